@@ -1,0 +1,264 @@
+"Predictions against recorded ones, scikit-learn, optax and their own laws"
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+import jax, numpy as np, pytest
+from jax import numpy as jnp, random
+from neural_tangents_nb import predict, solvers
+from neural_tangents_nb.activations import Erf, Relu
+from neural_tangents_nb.combinators import serial
+from neural_tangents_nb.core import test_close as close, test_mc as mc
+from neural_tangents_nb.layer import Dense
+
+NT = SimpleNamespace(stax=SimpleNamespace(serial=serial, Dense=Dense, Relu=Relu, Erf=Erf), predict=predict)
+
+
+def recorded():
+    path = Path(__file__).parent/'reference'/'predict_cases.py'
+    spec = importlib.util.spec_from_file_location('predict_cases', path)
+    module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)
+    return module
+
+
+CASES = recorded()
+OURS = [n for n in CASES.CASES if n.startswith(('mse', 'ode', 'ensemble', 'gp', 'max'))]
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_recorded(name):
+    # The recorded ODE paths were integrated to 1.4e-8 a step, which is their accuracy; all else is closed form.
+    assert CASES.check(NT, [name])[name] < (1e-6 if name.startswith('ode') else 1e-8)
+
+
+@pytest.fixture(scope='module')
+def problem():
+    r = np.random.RandomState(0)
+    x, xt = jnp.asarray(r.randn(9, 4)), jnp.asarray(r.randn(5, 4))
+    return SimpleNamespace(x=x, xt=xt, y=jnp.asarray(np.sin(x[:, :2])), k=jax.jit(CASES.network(NT)[2], static_argnames='get'))
+
+
+def ensemble(p, **kwargs): return predict.gradient_descent_mse_ensemble(p.k, p.x, p.y, **kwargs)
+
+
+# ---------------------------------------------------------------- independent truths
+def test_sklearn(problem):
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import Kernel
+    p, K = problem, np.asarray(problem.k(jnp.concatenate([problem.x, problem.xt]), None, 'nngp'))
+
+    class Fixed(Kernel):
+        "The kernel matrix of ours, looked up by index"
+        def __init__(self): pass
+        def __call__(self, X, Y=None, eval_gradient=False): return K[np.ix_(X[:, 0].astype(int), (X if Y is None else Y)[:, 0].astype(int))]
+        def diag(self, X): return np.diag(K)[X[:, 0].astype(int)]
+        def is_stationary(self): return False
+    i = np.arange(14.)[:, None]
+    gp = GaussianProcessRegressor(Fixed(), alpha=.1, optimizer=None).fit(i[:9], p.y)
+    mean, std = gp.predict(i[9:], return_std=True)
+    ours = predict.gp_inference(K[:9, :9], p.y, .1, True)('nngp', K[9:, :9], K[9:, 9:])
+    close(np.asarray(ours.mean), mean, rtol=1e-10)
+    close(np.sqrt(jnp.diagonal(ours.covariance)), std[:, 0], rtol=1e-10)
+    close(float(predict.log_marginal_likelihood(K[:9, :9], p.y, .1, True)), float(gp.log_marginal_likelihood_value_), rtol=1e-10)
+    mc(np.moveaxis(gp.sample_y(i[9:], 4000, 0), -1, 0), ours.mean)
+    mc(predict.sample(random.PRNGKey(0), ours, 4000), mean)
+
+
+def test_optax(problem):
+    "A network linearized at initialization, trained by optax, follows the predicted outputs"
+    optax = pytest.importorskip('optax')
+    p, (init_fn, apply_fn, _) = problem, serial(Dense(32), Erf(), Dense(2))
+    params = init_fn(random.PRNGKey(0), p.x.shape)[1]
+    def linear(q, x): return sum(jax.jvp(lambda q: apply_fn(q, x), (params,), (jax.tree.map(jnp.subtract, q, params),)))
+    flat = lambda x: jnp.concatenate([j.reshape(len(x), 2, -1) for j in jax.tree.leaves(jax.jacobian(apply_fn)(params, x))], -1)
+    ntk = lambda x1, x2: jnp.einsum('iap,jbp->ijab', flat(x1), flat(x2))
+    rate, sgd = .01, optax.sgd(.01)
+    loss = lambda q: ((linear(q, p.x) - p.y)**2).mean()/2
+    def step(_, s):
+        up, state = sgd.update(jax.grad(loss)(s[0]), s[1])
+        return optax.apply_updates(s[0], up), state
+    f = predict.gradient_descent_mse(ntk(p.x, p.x), p.y, rate, trace_axes=())
+    for steps in (200, 3000):
+        q = jax.lax.fori_loop(0, steps, step, (params, sgd.init(params)))[0]
+        a, b = f(steps, apply_fn(params, p.x), apply_fn(params, p.xt), ntk(p.xt, p.x))
+        close(linear(q, p.x), a, rtol=1e-3); close(linear(q, p.xt), b, rtol=1e-3)
+
+
+# ---------------------------------------------------------------- laws
+TIMES = jnp.array([0., 1., 30., 1e3])
+
+
+def test_covariances_are_psd_and_shrink(problem):
+    out = ensemble(problem, diag_reg=1e-4)(TIMES, problem.xt, compute_cov=True)
+    for c in (out.nngp.covariance, out.ntk.covariance): assert jnp.linalg.eigvalsh(c).min() > -1e-12
+    v = jnp.diagonal(out.nngp.covariance, axis1=1, axis2=2)
+    assert (v[1:] <= v[:-1] + 1e-14).all()
+    close(out.ntk.covariance[0], problem.k(problem.xt, None, 'nngp'))
+    close(out.ntk.mean[0], jnp.zeros((5, 2)))
+
+
+@pytest.mark.parametrize('get', ['nngp', 'ntk'])
+def test_time_to_infinity(problem, get):
+    f = ensemble(problem, diag_reg=1e-3)
+    end = f(None, problem.xt, get, True)
+    for t in (1e9, jnp.inf): close(f(t, problem.xt, get, True), end, rtol=1e-9)
+    close(ensemble(problem)(1e12, problem.x, get), problem.y, rtol=1e-5)
+    close(f(None, None, get), problem.y)
+    assert not f(None, None, get, True).covariance.any()
+    k = problem.k(problem.x, None, ('nngp', 'ntk'))
+    close(predict.gp_inference(k, problem.y, 1e-3)(get, problem.k(problem.xt, problem.x, ('nngp', 'ntk')),
+                                                   problem.k(problem.xt, None, 'nngp')), end)
+
+
+def test_equivariance(problem):
+    p, order = problem, np.random.RandomState(1).permutation(9)
+    want = ensemble(p, diag_reg=1e-3)(3., p.xt, 'ntk', True)
+    perm = predict.gradient_descent_mse_ensemble(p.k, p.x[order], p.y[order], diag_reg=1e-3)(3., p.xt, 'ntk', True)
+    close(perm, want, rtol=1e-11)
+    R = jnp.array([[2., 1.], [-1., 3.]])
+    close(predict.gradient_descent_mse_ensemble(p.k, p.x, p.y@R, diag_reg=1e-3)(3., p.xt, 'ntk'), want.mean@R, rtol=1e-11)
+
+
+def test_variances_alone(problem):
+    f = ensemble(problem, diag_reg=1e-3)
+    for t in (None, TIMES, 2.):
+        for xt in (problem.xt, None):
+            full, diag = f(t, xt, compute_cov=True), f(t, xt, compute_cov='diag')
+            for a, b in zip(full, diag):
+                close(b.mean, a.mean); close(b.variance, jnp.diagonal(a.covariance, axis1=-2, axis2=-1), rtol=1e-10)
+
+
+def test_traced_output_axes():
+    "A kernel K x I written out in full gives what `trace_axes` gives, for two output axes, of which one is shared"
+    r = np.random.RandomState(0)
+    j, y = r.randn(6, 20), jnp.asarray(r.randn(6, 3, 2))
+    k = jnp.asarray(j@j.T)
+    full = jnp.einsum('ij,ab->ijab', k, jnp.eye(3))
+    short = predict.gradient_descent_mse(k[:4, :4], y[:4], trace_axes=(-1, -2))(TIMES, 0., 0., k[4:, :4])
+    long = predict.gradient_descent_mse(full[:4, :4], y[:4], trace_axes=-1)(TIMES, 0., 0., full[4:, :4])
+    for a, b in zip(short, long): close(a, b, rtol=1e-11)
+    gp = predict.gp_inference(full[:4, :4], y[:4])('nngp', full[4:, :4], full[4:, 4:])
+    assert gp.covariance.shape == (2, 2, 3, 3)
+    assert predict.sample(random.PRNGKey(0), gp, 3).shape == (3, 2, 3, 2)
+    loo, one = (predict.leave_one_out(k, y, .1, trace_axes=t) for k, t in ((full, -1), (k, (-1, -2))))
+    close(loo.mean, one.mean, rtol=1e-11); close(loo.variance[:, 1], one.variance, rtol=1e-11)
+
+
+def test_duplicates_have_limits(problem):
+    p, twice = problem, [0, 0, 1, 2]
+    f = predict.gradient_descent_mse_ensemble(p.k, p.x[jnp.array(twice)], p.y[jnp.array([3, 4, 1, 2])])
+    with pytest.raises(np.linalg.LinAlgError, match='smallest eigenvalue'): f(None, p.xt, 'ntk')
+    out = f(jnp.array([0., 1., 1e6, jnp.inf]), p.xt, compute_cov=True)
+    assert all(jnp.isfinite(a).all() for a in jax.tree.leaves(out))
+    # At the limit two contradicting labels act as one, their mean.
+    mean = predict.gradient_descent_mse_ensemble(p.k, p.x[:3], jnp.stack([(p.y[3]+p.y[4])/2, p.y[1], p.y[2]]))
+    close(out.ntk.mean[-1], mean(None, p.xt, 'ntk'), rtol=1e-7)
+    with pytest.warns(UserWarning, match='added'):
+        auto = predict.gradient_descent_mse_ensemble(p.k, p.x[jnp.array(twice)], p.y[jnp.array(twice)], diag_reg='auto')(None, p.xt, 'ntk')
+    close(auto, predict.gradient_descent_mse_ensemble(p.k, p.x[:3], p.y[:3])(None, p.xt, 'ntk'), rtol=1e-6)
+
+
+def test_noise_per_point(problem):
+    k, r = problem.k(problem.x, None, 'nngp'), jnp.linspace(.1, 1, 9)
+    a = predict.gp_inference(k, problem.y, r, True)('nngp', k)
+    close(a, k@jnp.linalg.solve(k + jnp.diag(r), problem.y), rtol=1e-11)
+    close(predict.gp_inference(k, problem.y, jnp.full(9, .1))('nngp', k), predict.gp_inference(k, problem.y, .1)('nngp', k))
+
+
+# ---------------------------------------------------------------- transformations
+def test_jit_grad_vmap(problem):
+    p, f = problem, ensemble(problem, diag_reg=1e-3)
+    want = f(TIMES, p.xt, 'ntk', True)
+    close(jax.jit(lambda t, xt: ensemble(p, diag_reg=1e-3)(t, xt, 'ntk', True))(TIMES, p.xt), want, rtol=1e-11)
+    close(jax.vmap(lambda t: f(t, p.xt, 'ntk', True))(TIMES), want, rtol=1e-11)
+    k, td = p.k(p.x, None, 'ntk'), p.k(p.xt, p.x, 'ntk')
+    for t in (None, 4.):
+        g = jax.jit(lambda e: (predict.gradient_descent_mse(k + e*td.T@td, p.y, diag_reg=e)(t, None, 0., td)**2).sum())
+        close(jax.grad(g)(.1), (g(.1+1e-5) - g(.1-1e-5))/2e-5, rtol=1e-6)
+    g = lambda t: f(t, p.xt, 'ntk').sum()
+    close(jax.grad(g)(4.), (g(4+1e-5) - g(4-1e-5))/2e-5, rtol=1e-6)
+    g = jax.jit(lambda r: predict.log_marginal_likelihood(k, p.y, r))
+    close(jax.vmap(jax.grad(g))(jnp.array([.1, .3])), (g(.1+1e-5) - g(.1-1e-5))/2e-5*jnp.array([1, 0.])
+          + (g(.3+1e-5) - g(.3-1e-5))/2e-5*jnp.array([0, 1.]), rtol=1e-6)
+
+
+def test_caches(problem):
+    "The reference failed on the second call; and a call under `jit` must leave nothing behind"
+    calls = []
+    def k(x1, x2, get): calls.append(x2 is None); return problem.k(x1, x2, get)
+    f = predict.gradient_descent_mse_ensemble(k, problem.x, problem.y)
+    jax.jit(lambda xt: f(None, xt, 'ntk'))(problem.xt)
+    a, b = f(None, problem.xt, 'ntk'), f(None, problem.xt, 'ntk', True)
+    close(a, b.mean)
+    calls.clear(); f(2., problem.xt); f(None, problem.xt)
+    assert not any(calls)
+
+
+def test_kernel_arguments(problem):
+    def k(x1, x2, get, pattern=None, scale=1.): 
+        more = 0 if pattern is None else pattern[0][:, None]*pattern[1]
+        return jax.tree.map(lambda k: scale*k + more, problem.k(x1, x2, get))
+    a, b = jnp.linspace(0, 1, 9), jnp.linspace(1, 2, 5)
+    f = predict.gradient_descent_mse_ensemble(k, problem.x, problem.y, pattern=(a, a))
+    K = k(problem.x, None, 'nngp', (a, a)), k(problem.xt, problem.x, 'nngp', (b, a)), k(problem.xt, None, 'nngp', (b, b))
+    close(f(None, problem.xt, 'nngp', True, pattern=(b, b)), predict.gp_inference(K[0], problem.y)('nngp', K[1], K[2]))
+    with pytest.raises(ValueError, match='scale differs'):
+        predict.gradient_descent_mse_ensemble(k, problem.x, problem.y, scale=1.)(None, problem.xt, scale=2.)
+
+
+def test_float32(problem):
+    p = jax.tree.map(lambda a: a.astype(jnp.float32), (problem.x, problem.y, problem.xt))
+    single = lambda x1, x2, get: jax.tree.map(lambda k: k.astype(jnp.float32), problem.k(x1, x2, get))
+    f = predict.gradient_descent_mse_ensemble(single, p[0], p[1], diag_reg=1e-2)
+    for t in (None, 20.):
+        out, want = f(t, p[2], compute_cov=True), ensemble(problem, diag_reg=1e-2)(t, problem.xt, compute_cov=True)
+        assert all(a.dtype == jnp.float32 for a in jax.tree.leaves(out))
+        # Condition numbers of some hundreds times the rounding error of the kernel.
+        for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(want)): close(a, b, rtol=1e-4, dtype=False)
+
+
+# ---------------------------------------------------------------- bad input
+K4 = np.eye(4) + 1.
+Y4 = np.ones((4, 1))
+BAD = {
+    'integer targets': (TypeError, 'centred_labels', lambda: predict.gp_inference(K4, np.arange(4)[:, None])),
+    'complex targets': (TypeError, 'real floats', lambda: predict.gp_inference(K4, Y4 + 1j)),
+    'NaN targets': (ValueError, 'y_train has NaN', lambda: predict.gp_inference(K4, Y4*np.nan)),
+    'NaN kernel': (ValueError, 'k_train_train has NaN', lambda: predict.gradient_descent_mse(K4*np.nan, Y4)),
+    'NaN test kernel': (ValueError, 'k_test_train has NaN', lambda: predict.gp_inference(K4, Y4)('nngp', K4*np.nan)),
+    'empty': (ValueError, 'empty', lambda: predict.gp_inference(K4, np.ones((0, 1)))),
+    'not square': (ValueError, 'need', lambda: predict.gradient_descent_mse(K4[:3], Y4)),
+    'not symmetric': (ValueError, 'symmetric', lambda: predict.gradient_descent_mse(np.triu(K4), Y4)),
+    'wrong test kernel': (ValueError, 'need', lambda: predict.gp_inference(K4, Y4)('nngp', K4[:, :3])),
+    'no output axis': (ValueError, 'batch axis', lambda: predict.gp_inference(K4, np.ones(4))),
+    'unknown get': (ValueError, 'get must be one of', lambda: predict.gp_inference(K4, Y4)('gp')),
+    'ntkgp ensemble': (NotImplementedError, 'gp_inference', lambda: predict.gradient_descent_mse_ensemble(lambda *a: K4, Y4, Y4)(get='ntkgp')),
+    'lengths': (ValueError, 'x_train has 3 points', lambda: predict.gradient_descent_mse_ensemble(lambda *a: K4, Y4[:3], Y4)),
+    'NaN inputs': (ValueError, 'x_test has NaN', lambda: predict.gradient_descent_mse_ensemble(lambda *a: K4, Y4, Y4)(None, Y4*np.nan)),
+    'negative noise': (ValueError, 'diag_reg', lambda: predict.gp_inference(K4, Y4, -1.)),
+    'negative time': (ValueError, 'negative', lambda: predict.gradient_descent_mse(K4, Y4)(-1.)),
+    'compute_cov': (ValueError, 'compute_cov', lambda: predict.gradient_descent_mse_ensemble(lambda *a: K4, Y4, Y4)(compute_cov='full')),
+    'singular': (np.linalg.LinAlgError, 'smallest eigenvalue', lambda: predict.gp_inference(np.ones((4, 4)), Y4)('nngp', K4)),
+    'former gp_inference': (TypeError, '2019', lambda: predict.gp_inference(lambda *a: K4, Y4, Y4, Y4, get='ntk')),
+    'former mse': (TypeError, '2019', lambda: predict.gradient_descent_mse(K4, Y4, K4)),
+    'former ode': (TypeError, '2019', lambda: predict.gradient_descent(K4, Y4, lambda f, y: 0.)),
+    'former ensemble': (TypeError, 'predict_fn|2019|compute_cov', lambda: predict.gradient_descent_mse_ensemble(lambda *a: K4, Y4, Y4, Y4)),
+    'state and test': (ValueError, 'ODEState', lambda: predict.gradient_descent(lambda f, y: f.sum(), K4, Y4)(1., predict.ODEState(Y4), 0., K4)),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_bad_input(name):
+    error, words, call = BAD[name]
+    with pytest.raises(error, match=words): call()
+
+
+def test_under_jit_nothing_raises_but_nan():
+    "Documented: a traced singular kernel cannot raise and gives NaN"
+    f = jax.jit(lambda k: predict.gp_inference(k, jnp.asarray(Y4))('nngp', k))
+    assert jnp.isnan(f(jnp.ones((4, 4)) - jnp.eye(4))).all()
+
+
+def test_solver_interface():
+    k = jnp.asarray(K4)
+    for solver in (solvers.Cholesky.of(k), solvers.Eigh.of(k)):
+        close(solver.solve(jnp.asarray(Y4)), jnp.linalg.solve(k, Y4)); close(solver.logdet(), jnp.linalg.slogdet(k)[1])

@@ -1,0 +1,56 @@
+"The package imports lightly, and what is generated is in step with what is written"
+import importlib.metadata, json, subprocess, sys
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+def python(*args, cwd=ROOT):
+    "Run Python with `args`; its standard output, or a failure that shows what it said"
+    done = subprocess.run([sys.executable, *args], cwd=cwd, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+def test_import_is_light():
+    loaded = python('-c', 'import sys, neural_tangents_nb; print(*sys.modules)').split()
+    assert not {'tensorflow', 'sklearn', 'scipy.stats', 'matplotlib', 'nbdev', 'IPython', 'flax', 'equinox', 'diffrax'} & set(loaded)
+
+def test_every_module_imports_without_extras():
+    modules = [p.stem for p in (ROOT/'neural_tangents_nb').glob('*.py') if not p.stem.startswith('_')]
+    code = '; '.join(f'import neural_tangents_nb.{m}' for m in modules)
+    loaded = python('-c', f'import sys; {code}; print(*sys.modules)').split()
+    assert not {'tensorflow', 'sklearn', 'nbdev', 'IPython', 'flax', 'equinox', 'diffrax'} & set(loaded)
+
+def test_version_is_that_of_the_package():
+    assert python('-c', 'import neural_tangents_nb as n; print(n.__version__)') == importlib.metadata.version('neural-tangents-nb')
+
+def test_readme_is_in_step(): python('tools/readme.py', '--check')
+
+def test_readme_names_the_commands():
+    text = (ROOT/'README.md').read_text(encoding='utf-8')
+    for command in 'make demo', 'make test': assert command in text
+
+@pytest.mark.parametrize('tool', ['check_imports', 'check_house'])
+def test_checks_pass(tool): python(f'tools/{tool}.py')
+
+def notebook(path, *sources):
+    "Write a notebook with code cells `sources`"
+    path.write_text(json.dumps(dict(cells=[dict(cell_type='code', source=s) for s in sources])))
+
+@pytest.fixture
+def tools(monkeypatch): monkeypatch.syspath_prepend(ROOT/'tools')
+
+def test_forward_import_is_found(tools, tmp_path):
+    import check_imports
+    notebook(tmp_path/'00_a.ipynb', '#| default_exp a', '#| export\nfrom neural_tangents_nb.b import f')
+    notebook(tmp_path/'00a_b.ipynb', '#| default_exp b', '#| export\nfrom neural_tangents_nb.a import g')
+    with pytest.raises(SystemExit, match='00_a.ipynb: b'): check_imports.main(tmp_path)
+    notebook(tmp_path/'00_a.ipynb', '#| default_exp a')
+    check_imports.main(tmp_path)
+
+def test_house_rules_are_checked(tools, tmp_path):
+    import check_house
+    (tmp_path/'m.py').write_text('def f():\n' + '    pass\n'*check_house.LONGEST)
+    assert len(check_house.long_functions(tmp_path/'m.py')) == 1
+    notebook(tmp_path/'03_x.ipynb', '#| export\n"about the ntk"\nk.ntk # ntk', '#| hide\nntk')
+    assert len(check_house.tangent_names(tmp_path/'03_x.ipynb')) == 1

@@ -1,0 +1,35 @@
+"House rules that a program can check: functions stay small, and layers know nothing of the tangent kernel"
+import ast, io, json, re, sys, tokenize
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LONGEST = 40                                        # lines of a function, docstring included
+LAYERS = '0[3-9]*.ipynb', '10*.ipynb'               # each layer's NTK follows from its covariance map alone
+
+def long_functions(path):
+    "Functions of the module at `path` that are longer than `LONGEST`"
+    functions = [n for n in ast.walk(ast.parse(path.read_text(encoding='utf-8')))
+                 if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return [f'{path.name}: `{n.name}` has {n.end_lineno-n.lineno+1} lines, more than {LONGEST}: split it'
+            for n in functions if n.end_lineno-n.lineno+1 > LONGEST]
+
+def exported(path):
+    "The exported code cells of the notebook at `path`"
+    cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+    sources = (''.join(c['source']) for c in cells if c['cell_type'] == 'code')
+    return [s for s in sources if re.match(r'#\|\s*export', s)]
+
+def tangent_names(path):
+    "Identifiers of exported cells (strings and comments do not count) that have `ntk` in them"
+    tokens = [t for s in exported(path) for t in tokenize.generate_tokens(io.StringIO(s).readline)]
+    names = sorted({t.string for t in tokens if t.type == tokenize.NAME and 'ntk' in t.string.lower().split('_')})
+    return [f'{path.name}: the identifier `{n}` in a layer: it belongs to the kernel state, notebook 01' for n in names]
+
+def main():
+    modules = sorted((ROOT/'neural_tangents_nb').rglob('*.py'))
+    layers = sorted(p for glob in LAYERS for p in (ROOT/'nbs').glob(glob))
+    bad = sum([*map(long_functions, modules), *map(tangent_names, layers)], [])
+    if bad: sys.exit('\n'.join(bad))
+    print(f'House rules hold in {len(modules)} modules and {len(layers)} layer notebooks')
+
+if __name__ == '__main__': main()

@@ -1,0 +1,80 @@
+"""Execute notebooks, each in a process of its own, honouring nbdev's flags.
+
+    python tools/run_notebooks.py [--save] [--jobs N] [--flags 'slow ...'] [NOTEBOOK ...]
+
+A process of its own because JAX's configuration and compiled programs would leak from one notebook to the next. `--save` stores
+the outputs in the notebooks and cleans them; without it nothing is written.
+"""
+import argparse, os, subprocess, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMIT = 600     # seconds for one notebook: more is a hang, as they are written to take less than a minute
+
+def skipped(cell, flags):
+    "Is `cell` one that nbdev would not execute?"
+    from nbdev.process import extract_directives
+    if cell.cell_type != 'code': return True
+    found = extract_directives(cell, remove=False) or {}
+    return found.get('eval:', [''])[0].lower() == 'false' or bool(flags & found.keys()) or 'nbdev_export(' in cell.source
+
+def never_run(path):
+    "Does the front matter of the notebook say `skip_exec: true`?"
+    from nbdev.process import NBProcessor
+    from nbdev.frontmatter import FrontmatterProc
+    nb = NBProcessor(path, procs=FrontmatterProc, process=True).nb
+    return str(getattr(nb, 'frontmatter_', {}).get('skip_exec', False)).lower() == 'true'
+
+def execute(path, save, flags):
+    "Execute the notebook at `path` in this process; `False`, and the traceback on stderr, if a cell fails"
+    from execnb.nbio import read_nb, write_nb
+    from execnb.shell import CaptureShell
+    from nbdev.clean import nbdev_clean
+    from nbdev.config import get_config
+    if never_run(path): return True
+    os.chdir(path.parent)
+    if not save: os.environ['IN_TEST'] = '1'        # as nbdev_test does
+    skip = set(get_config().tst_flags.split()) - set(flags.split())
+    nb, shell = read_nb(path), CaptureShell(path)
+    shell.set_path(ROOT)
+    try: shell.run_all(nb, exc_stop=True, preproc=lambda cell: skipped(cell, skip))
+    except BaseException:
+        print(shell.prettytb(fname=path.name), file=sys.stderr)
+        return False
+    if save:
+        write_nb(nb, path)
+        nbdev_clean.__wrapped__(str(path))
+    return True
+
+def run(path, args):
+    "Execute the notebook in a new process and say how it went, as soon as it has ended"
+    command = [sys.executable, __file__, '--here', '--flags', args.flags, *['--save']*args.save, str(path)]
+    start = time.time()
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT)
+        ok, said = done.returncode == 0, done.stdout + done.stderr
+        if not ok and not said.strip(): said = f'The process ended with exit status {done.returncode}, saying nothing'
+    except subprocess.TimeoutExpired: ok, said = False, f'Stopped after {LIMIT} seconds'
+    line = f"{'ok  ' if ok else 'FAIL'} {time.time()-start:6.1f} s  {path.name}"
+    print(line if ok else f'{line}\n{said}', flush=True)
+    return ok
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('notebooks', nargs='*', type=Path, help='default: all of nbs/')
+    parser.add_argument('--save', action='store_true', help='store the outputs in the notebooks')
+    parser.add_argument('--jobs', type=int, default=2, help='how many at a time (default: 2)')
+    parser.add_argument('--flags', default='', help='flags of cells to run that are skipped by default')
+    parser.add_argument('--here', action='store_true', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    paths = [p.resolve() for p in args.notebooks] or sorted(
+        p for p in (ROOT/'nbs').rglob('*.ipynb') if not any(s[0] in '._' for s in p.relative_to(ROOT).parts))
+    if missing := [str(p) for p in paths if not p.is_file()]: sys.exit(f"No such notebook: {', '.join(missing)}")
+    if args.here: sys.exit(not all(execute(p, args.save, args.flags) for p in paths))
+    start = time.time()
+    with ThreadPoolExecutor(args.jobs) as pool: ok = list(pool.map(lambda p: run(p, args), paths))
+    print(f'{sum(ok)} of {len(ok)} notebooks ran, in {time.time()-start:.0f} s')
+    if failed := [p.name for p, o in zip(paths, ok) if not o]: sys.exit(f"Failed: {', '.join(failed)}")
+
+if __name__ == '__main__': main()
