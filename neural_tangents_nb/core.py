@@ -20,7 +20,16 @@ def static(default=dc.MISSING, **kwargs):
 
 def struct(cls):
     "Make `cls` a frozen dataclass and a pytree whose leaves are the fields not declared `static()`"
-    return jax.tree_util.register_dataclass(dc.dataclass(frozen=True, repr=False)(cls))
+    cls = dc.dataclass(frozen=True, repr=False)(cls)
+    static, data = (tuple(f.name for f in dc.fields(cls) if f.metadata.get('static', False) is s) for s in (True, False))
+    flat = lambda x: (tuple(x.__dict__[n] for n in data), tuple(x.__dict__[n] for n in static))
+    keys = tuple(map(jax.tree_util.GetAttrKey, data))
+    def unflatten(aux, leaves): # not by `__init__`: JAX also builds trees of things that are no numbers
+        x = object.__new__(cls)
+        x.__dict__.update(zip(static, aux), **dict(zip(data, leaves)))
+        return x
+    jax.tree_util.register_pytree_with_keys(cls, lambda x: (tuple(zip(keys, flat(x)[0])), flat(x)[1]), unflatten, flat)
+    return cls
 
 # %% ../nbs/00_core.ipynb #1ea6cb02
 def _show(v):

@@ -28,10 +28,14 @@ def inv(
 # %% ../nbs/00a_numerics.ipynb #33a9d3f2
 def scale(
     k: jax.Array, # variances
-) -> jax.Array:
-    "The power of two `s` for which `k/s**2` lies in `[1, 4)`; 1 for `k = 0`"
-    _, e = jnp.frexp(lax.stop_gradient(k))
-    return jnp.where(k == 0, 1, jnp.ldexp(jnp.ones_like(k), (e - 1)//2))
+) -> tuple:       # `(s, 1/s)`
+    "The power of two `s` for which `k/s**2` lies in `[1, 4)`, and its inverse; 1 for `k = 0`"
+    k = jnp.abs(lax.stop_gradient(k))
+    info, whole = jnp.finfo(k.dtype), f'int{jnp.finfo(k.dtype).bits}'
+    bias = info.maxexp - 1
+    e = (lax.bitcast_convert_type(k, whole) >> info.nmant) + bias >> 1
+    power = lambda e: lax.bitcast_convert_type(jnp.where(k == 0, bias, e) << info.nmant, k.dtype)
+    return power(e), power(2*bias - e)
 
 def balance(
     k11: jax.Array, # variances of the left inputs
@@ -40,8 +44,7 @@ def balance(
 ) -> tuple:         # `(m11, m12, m22, s1, s2)`
     "Unit-sized `m`, powers of two `s`: `k11 = m11 s1**2`, `k12 = m12 s1 s2`, `k22 = m22 s2**2`"
     k11, k12, k22 = map(jnp.asarray, (k11, k12, k22))
-    s1, s2 = scale(k11), scale(k22)
-    r1, r2 = 1/s1, 1/s2
+    (s1, r1), (s2, r2) = scale(k11), scale(k22)
     return k11*r1*r1, k12*r1*r2, k22*r2*r2, s1, s2
 
 # %% ../nbs/00a_numerics.ipynb #6bc0f289
@@ -153,8 +156,7 @@ def legs_eye(
 ) -> tuple:         # `(y, x, s1, s2)`: `y s1 s2` is the root of `det(I+K)`, `x s1 s2` is `k12`
     "Root of the determinant of $I+K$ and off-diagonal element, scaled to unit size"
     k11, k12, k22 = map(jnp.asarray, (k11, k12, k22))
-    s1, s2 = scale(1 + jnp.abs(k11)), scale(1 + jnp.abs(k22))
-    r1, r2 = 1/s1, 1/s2
+    (s1, r1), (s2, r2) = scale(1 + jnp.abs(k11)), scale(1 + jnp.abs(k22))
     m11, m12, m22 = k11*r1*r1, k12*r1*r2, k22*r2*r2
     sign = jnp.where(m11 + m22 < 0, -1, 1).astype(m12.dtype)
     d = (r1*r2)**2 + r2*r2*m11 + r1*r1*m22 + det(sign*m11, m12, sign*m22)

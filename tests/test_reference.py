@@ -1,5 +1,5 @@
 "The kernels of all architectures recorded from the library that this one succeeds, in both precisions"
-import importlib.util, sys, warnings
+import importlib.util, sys
 from pathlib import Path
 
 import jax
@@ -57,11 +57,6 @@ def test_float64(name):
 def test_float32(name):
     bound = FLOAT32.get(name, 1e-5)
     with jax.enable_x64(False): worst = max(errors(name, stax))
-    if not worst < bound:
-        # Seen a few times on a heavily loaded machine, never again by the same program on the same inputs: say so, and
-        # run it again. An error of ours would be there again.
-        warnings.warn(f'{name}: float32 error {worst} in the first run')
-        with jax.enable_x64(False): worst = max(errors(name, stax))
     assert worst < bound
 
 
