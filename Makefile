@@ -3,9 +3,12 @@
 # The interpreters that the environments are made from; the environments; options for demo, bench and pytest.
 PYTHON ?= python3
 PYTHON_LATEST ?= python3.13
+PYTHON_REFERENCE ?= $(PYTHON)
 VENV ?= .venv
 VENV_LATEST ?= .venv-latest
+VENV_REFERENCE ?= .venv-reference
 ARGS ?=
+CASES ?=
 
 PY = $(VENV)/bin/python
 PY_LATEST = $(VENV_LATEST)/bin/python
@@ -85,13 +88,19 @@ export: $(VENV)/dev.stamp ## Write the modules from the notebooks, clean the not
 readme: $(VENV)/dev.stamp ## Write README.md from nbs/index.ipynb
 	$(PY) tools/readme.py
 
-bench: $(VENV)/dev.stamp ## Run the benchmarks
-	@test -d benchmarks || { echo "There is no benchmarks/ folder yet: it arrives with the work on speed." >&2; exit 1; }
-	$(PY) -m benchmarks $(ARGS)
+$(VENV_REFERENCE)/bin/pip:
+	$(call venv,$(PYTHON_REFERENCE),$(VENV_REFERENCE),PYTHON_REFERENCE)
+
+$(VENV_REFERENCE)/stamp: benchmarks/reference-requirements.txt | $(VENV_REFERENCE)/bin/pip
+	$(call install,$(VENV_REFERENCE),-r benchmarks/reference-requirements.txt)
+	@touch $@
+
+bench: $(VENV)/dev.stamp $(VENV_REFERENCE)/stamp ## Time this library beside its predecessor (CASES=REGEX: some cases)
+	$(PY) -m benchmarks --reference $(VENV_REFERENCE)/bin/python --accuracy --only '$(CASES)' $(ARGS)
 
 clean: ## Remove what was built, keep the environments
 	rm -rf _docs _proc build dist out *.egg-info nbs/sidebar.yml .pytest_cache .hypothesis
 	find $(LIBRARY) nbs tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## Remove the environments as well
-	rm -rf $(VENV) $(VENV_LATEST)
+	rm -rf $(VENV) $(VENV_LATEST) $(VENV_REFERENCE)

@@ -1,0 +1,42 @@
+"""One case in one library, in a process of its own: `python worker.py MODULE CASE OUTPUT.npz`.
+
+Prepares, calls once (that compiles), saves what came out, then runs once for every line it reads. All answers are lines of JSON.
+"""
+import importlib, json, os, resource, sys, time, warnings
+
+warnings.filterwarnings('ignore')
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+import jax
+import numpy as np
+
+
+def memory():
+    "Peak memory so far, MiB"
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+
+
+def arrays(tree): return [a for a in jax.tree_util.tree_leaves(tree) if np.issubdtype(getattr(a, 'dtype', int), np.floating)]
+
+
+def timed(f):
+    wall, cpu = time.perf_counter(), time.process_time()
+    out = jax.block_until_ready(arrays(f()))
+    return out, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def main(module, name, path):
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import cases
+    nt = importlib.import_module(module)
+    nt.stax, nt.predict = (importlib.import_module(f'{module}.{m}') for m in ('stax', 'predict'))
+    imported = memory()
+    f = cases.CASES[name][0](nt)
+    out, first, _ = timed(f)
+    say = lambda **what: print(json.dumps(what), flush=True)
+    np.savez(path, *(np.asarray(a) for a in out))
+    del out
+    say(first=first, imported=imported, jax=jax.__version__, library=getattr(nt, '__version__', '0.6.5'))
+    for _ in sys.stdin: say(**dict(zip(('wall', 'cpu'), timed(f)[1:])), peak=memory())
+
+
+if __name__ == '__main__': main(*sys.argv[1:])
