@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ARRAYS', 'as_input', 'check_pair', 'MaskedArray', 'find_mask', 'to_masked', 'unmask_fn', 'Layer', 'as_key',
            'as_shape', 'check_axes', 'check_need', 'Layout', 'pick', 'wanted', 'is_pair', 'parameterization', 'Affine',
-           'channels_masked', 'Dense', 'Container', 'Serial', 'Triple', 'as_layer', 'serial', 'Text']
+           'channels_masked', 'Dense', 'Container', 'Serial', 'looped', 'Triple', 'as_layer', 'serial', 'Text']
 
 # %% ../nbs/02_layer.ipynb #ea6e79ac
 import dataclasses as dc, functools as ft, inspect, math
@@ -386,13 +386,49 @@ def forward(self: Serial, params, x, rng=None, **kwargs):
     return x
 
 @patch
-def run(self: Serial, k, want, **kwargs):
-    for l, w in zip(self.layers, self.wants(want)[0]): k = l.run(k, w, **kwargs)
-    return k if self.layers else tree_map(lambda k: k.narrow(want), k)
-
-@patch
 def axes(self: Serial, then=Layout((None, None))):
     return ft.reduce(lambda then, l: l.axes(then), reversed(self.layers), then)
+
+# %% ../nbs/02_layer.ipynb #5b7f3257
+@patch
+def blocks(self: Serial, want):
+    "The layers as `(blocks, wants)`: equal blocks that follow each other, and what is wanted of the layers of each"
+    layers, wants, out, i = self.layers, self.wants(want)[0], [], 0
+    kinds = [(jax.tree.structure(l), tuple(map(np.shape, jax.tree.leaves(l))), w) for l, w in zip(layers, wants)]
+    def times(n):
+        m = 1
+        while kinds[i + m*n:i + (m+1)*n] == kinds[i:i+n]: m += 1
+        return m
+    while i < len(layers):
+        # of the ways to cover most layers by repetition, the one with the shortest block
+        n, m = max(((n, times(n)) for n in range(1, (len(layers) - i)//2 + 1)), key=lambda nm: nm[0]*nm[1]*(nm[1] > 1), default=(1, 1))
+        if m == 1: n = 1
+        out.append(([layers[j:j+n] for j in range(i, i + n*m, n)], wants[i:i+n]))
+        i += n*m
+    return out
+
+def _form(k):
+    "What a loop must not change: tree, shapes and dtypes"
+    return jax.tree.structure(k), [(l.shape, l.dtype) for l in jax.tree.leaves(jax.eval_shape(lambda k: k, k))]
+
+def looped(step, k, blocks):
+    "`step(k, block)` for all `blocks` in turn, as a loop from where it keeps the form of `k`"
+    for tries in range(2):
+        if len(blocks) < 3: break
+        if _form(jax.eval_shape(step, k, blocks[0])) == _form(k):
+            stacked = jax.tree.map(lambda *v: jnp.stack(v), *blocks)
+            last = jax.lax.scan(lambda k, b: (step(k, b), None), k, stacked)[0]
+            return tree_map(lambda new, old: new.replace(x1_is_x2=old.x1_is_x2), last, k)
+        k, blocks = step(k, blocks[0]), blocks[1:]
+    return ft.reduce(step, blocks, k)
+
+@patch
+def run(self: Serial, k, want, **kwargs):
+    if not self.layers: return tree_map(lambda k: k.narrow(want), k)
+    for blocks, wants in self.blocks(want):
+        step = lambda k, block: ft.reduce(lambda k, lw: lw[0].run(k, lw[1], **kwargs), zip(block, wants), k)
+        k = looped(step, k, blocks) if self.pure() else ft.reduce(step, blocks, k)
+    return k
 
 # %% ../nbs/02_layer.ipynb #1b1f7717
 @struct
