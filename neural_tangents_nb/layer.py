@@ -413,6 +413,7 @@ def _form(k):
 
 def looped(step, k, blocks):
     "`step(k, block)` for all `blocks` in turn, as a loop from where it keeps the form of `k`"
+    step = jax.jit(step) if len(blocks) > 2 else step # traced once for one form
     for tries in range(2):
         if len(blocks) < 3: break
         if _form(jax.eval_shape(step, k, blocks[0])) == _form(k):

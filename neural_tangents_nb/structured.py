@@ -342,9 +342,16 @@ def _until_stable(step, carry):
     while (new := [common(p) for p in zip(carry, step(carry))]) != carry: carry = new
     return carry
 
+def _scan_parts(p):
+    "Numbers of constants and of carried values of a `scan`, None if this version of JAX says it in an unknown way"
+    if 'num_consts' in p: return p['num_consts'], p['num_carry']      # JAX 0.10
+    parts = p['ft_in'].unpack() if hasattr(p.get('ft_in'), 'unpack') else ()  # JAX 0.12
+    return tuple(len(list(part)) for part in parts[:2]) or None
+
 def _scan(eqn, ms):
-    p, nc = eqn.params, eqn.params['num_consts']
-    consts, carry, xs = ms[:nc], ms[nc:nc + p['num_carry']], ms[nc + p['num_carry']:]
+    p, parts = eqn.params, _scan_parts(eqn.params)
+    if parts is None: return [BAD]*len(eqn.outvars)
+    consts, carry, xs = ms[:parts[0]], ms[parts[0]:sum(parts)], ms[sum(parts):]
     xs = [k if k in (None, BAD) else BAD if k == 0 else k - 1 for k in xs]
     step = lambda c: marks_through(p['jaxpr'].jaxpr, consts + c + xs)
     carry = _until_stable(lambda c: step(c)[:len(c)], carry)
