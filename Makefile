@@ -1,6 +1,7 @@
 # All commands of the project. Nothing needs to be activated: Python >= 3.11 and make suffice.
 
-# The interpreters that the environments are made from; the environments; options for demo, bench and pytest.
+# The interpreters that the environments are made from (the predecessor's needs Python 3.11 or 3.12); the environments;
+# options for demo, bench and pytest; which cases to time.
 PYTHON ?= python3
 PYTHON_LATEST ?= python3.13
 PYTHON_REFERENCE ?= $(PYTHON)
