@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ARRAYS', 'as_input', 'check_pair', 'MaskedArray', 'find_mask', 'to_masked', 'unmask_fn', 'Layer', 'as_key',
-           'as_shape', 'check_axes', 'check_need', 'Layout', 'pick', 'wanted', 'is_pair', 'parameterization', 'Affine',
-           'channels_masked', 'Dense', 'Container', 'Serial', 'looped', 'Triple', 'as_layer', 'serial', 'Text']
+           'as_shape', 'check_axes', 'check_need', 'Layout', 'pick', 'wanted', 'numeric', 'is_pair', 'parameterization',
+           'Affine', 'channels_masked', 'Dense', 'Container', 'Serial', 'looped', 'Triple', 'as_layer', 'serial',
+           'Text']
 
 # %% ../nbs/02_layer.ipynb #ea6e79ac
 import dataclasses as dc, functools as ft, inspect, math
@@ -227,9 +228,11 @@ def wanted(layer, x1, diagonal_batch, diagonal_spatial):
         if flag and level: raise ValueError(f'`{name}=True` is impossible: the network mixes {what} and needs all pairs; leave it None')
     return want
 
-def _jittable(layer, x1, extras):
-    leaves = jax.tree.leaves((layer, extras))
-    return layer.pure() and all(isinstance(l, (int, float, np.ndarray, np.generic, jax.Array)) for l in leaves)
+def numeric(tree):
+    "Are all leaves of `tree` numbers or arrays? (a layer that is no pytree is a leaf itself)"
+    return all(isinstance(l, (int, float, np.ndarray, np.generic, jax.Array)) for l in jax.tree.leaves(tree))
+
+def _jittable(layer, x1, extras): return layer.pure() and numeric((layer, extras))
 
 def is_pair(v):
     "Is an extra argument given for both batches, as a tuple of two?"
@@ -394,7 +397,8 @@ def axes(self: Serial, then=Layout((None, None))):
 def blocks(self: Serial, want):
     "The layers as `(blocks, wants)`: equal blocks that follow each other, and what is wanted of the layers of each"
     layers, wants, out, i = self.layers, self.wants(want)[0], [], 0
-    kinds = [(jax.tree.structure(l), tuple(map(np.shape, jax.tree.leaves(l))), w) for l, w in zip(layers, wants)]
+    kind = lambda l: (jax.tree.structure(l), tuple(map(np.shape, jax.tree.leaves(l)))) if numeric(l) else object() # like no other
+    kinds = [(kind(l), w) for l, w in zip(layers, wants)]
     def times(n):
         m = 1
         while kinds[i + m*n:i + (m+1)*n] == kinds[i:i+n]: m += 1
