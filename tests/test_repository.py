@@ -54,3 +54,8 @@ def test_house_rules_are_checked(tools, tmp_path):
     assert len(check_house.long_functions(tmp_path/'m.py')) == 1
     notebook(tmp_path/'03_x.ipynb', '#| export\n"about the ntk"\nk.ntk # ntk', '#| hide\nntk')
     assert len(check_house.tangent_names(tmp_path/'03_x.ipynb')) == 1
+
+
+def test_settings_of_the_site_are_one_file():
+    "A link: nbdev looks in nbs/, everybody else at the top. (Some tools turn links into files that hold a path.)"
+    assert (ROOT/'nbs/_quarto.yml').is_symlink() and (ROOT/'nbs/_quarto.yml').read_text() == (ROOT/'_quarto.yml').read_text()
