@@ -89,6 +89,7 @@ images('cnn21_gap_4', lambda s: cnn21(s, s.GlobalAvgPool()), 4)
 images('myrtle5_4', lambda s: myrtle(s, 5), 4)
 images('myrtle10_4', lambda s: myrtle(s, 10), 4)
 images('myrtle5_4_sym', lambda s: myrtle(s, 5), 4, sym=True)
+images('wideresnet6_1', lambda s: wide_resnet(s, 6), 1) # 40 layers: what depth costs to compile
 images('wideresnet4_4', lambda s: wide_resnet(s, 4), 4)
 
 

@@ -20,6 +20,7 @@ AFFINE = {
     'transpose valid': (stax.ConvTranspose(8, (2,), None, 'VALID', 1.2, .1), SENTENCE, PER_POSITION),
     'local': (stax.ConvLocal(8, (2,), None, 'VALID', 1.2, .1), SENTENCE, PER_POSITION),
     'two dimensions': (stax.Conv(8, (2, 3), (2, 1), 'CIRCULAR', 1.2, .1), IMAGE, PER_POSITION),
+    'three dimensions': (stax.Conv(8, (2, 1, 2), (1, 1, 2), 'SAME', 1.2, .1), (2, 2, 2, 2, 2), PER_POSITION),
     'standard': (stax.Conv(8, (2,), None, 'SAME', 1.2, .1, parameterization='standard'), SENTENCE, PER_POSITION),
     'grouped': (stax.Conv(8, (3,), padding='SAME', b_std=.2, feature_group_count=2, rhs_dilation=(2,)), SENTENCE, ()),
     'frozen': (stax.Dense(8, 1.2, .3, trainable=False), SENTENCE, ()),
