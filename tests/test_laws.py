@@ -6,8 +6,8 @@ from neural_tangents_nb import stax
 from neural_tangents_nb.laws import check
 
 PER_POSITION = ('shortened',)           # the layer has weights, or a meaning, for each position: no shorter input compares
-SENTENCE, IMAGE, VECTOR = (2, 4, 3), (2, 3, 3, 2), (2, 5)
-few = dict(width=8, samples=200)
+SENTENCE, IMAGE, VECTOR = (2, 4, 3), (2, 2, 3, 2), (2, 5)
+few = dict(width=8, samples=100)
 
 
 def attention(*args, width=64, heads=64, **kwargs):
@@ -41,12 +41,10 @@ POSITIONS = {
 # The duals of all nonlinearities are put to the test one by one in the notebook on activations; here, one of each way to define them.
 NONLINEAR = {
     n: (act, VECTOR, ('other_layout', 'shortened')) for n, act in dict(
-        kink=stax.LeakyRelu(.3), jump=stax.Sign(), smooth=stax.Gelu(), polynomial=stax.Polynomial([.1, 1., .3]),
-        series=stax.Tanh()).items()}
+        kink=stax.LeakyRelu(.3), jump=stax.Sign(), smooth=stax.Gelu(), polynomial=stax.Polynomial([.1, 1., .3])).items()}
 ATTENTION = {
     'softmax': (attention(b_std=.1), ()),
     'identity': (attention(attention_mechanism='IDENTITY', b_std=.1), ()),
-    'abs': (attention(attention_mechanism='ABS'), ()),
     'relu': (attention(attention_mechanism='RELU'), ()),
     'root scaling': (attention(False, attention_mechanism='IDENTITY', width=16), ()),
     # Embeddings that are added to channels or put beside them know the number of positions.
@@ -70,4 +68,4 @@ def test_nonlinear(name): check(*NONLINEAR[name], **few)
 @pytest.mark.parametrize('name', ATTENTION)
 def test_attention(name):
     layer, skip = ATTENTION[name]
-    check(layer, (2, 3, 3), skip, width=64, samples=100, chunk=20)
+    check(layer, (2, 2 if skip else 3, 3), skip, width=64, samples=40, chunk=20)
