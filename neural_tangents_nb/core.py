@@ -33,6 +33,7 @@ def struct(cls):
 
 # %% ../nbs/00_core.ipynb #1ea6cb02
 def _show(v):
+    if isinstance(v, jax.core.Tracer): return '…' # a number that is not known yet: errors are raised while JAX traces
     if isinstance(v, (np.ndarray, jax.Array)) and v.ndim: return f'<{v.dtype}{list(v.shape)}>'
     return getattr(v, '__name__', None) or repr(v)
 

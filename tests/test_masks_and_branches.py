@@ -93,6 +93,13 @@ def test_normalization_over_examples():
     close(k, before/jnp.diagonal(before).mean(), rtol=1e-10) # LayerNorm adds its eps to the variance
 
 
+def test_transposing_the_state_of_inputs():
+    x = random.normal(random.key(12), (2, 3, 4, 2))
+    k, t = (stax.Identity().kernel_fn(y) for y in (x, x.swapaxes(1, 2)))
+    close(k.transpose((1, 0)).nngp, t.nngp)
+    assert k.transpose((1, 0)).shape1 == t.shape1
+
+
 def largest(jaxpr):
     "Entries of the largest array that a program makes, calls and loops included"
     inner = lambda p: [getattr(j, 'jaxpr', j) for j in jax.tree.leaves(p, is_leaf=lambda j: hasattr(j, 'eqns') or hasattr(j, 'jaxpr')) if hasattr(j, 'jaxpr') or hasattr(j, 'eqns')]
