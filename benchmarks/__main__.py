@@ -6,7 +6,7 @@ Every case runs in one process for this library and one for each CPU runtime tha
 library works; the processes take turns, one call each a round, and the better runtime counts. `--reference` is the interpreter of an
 environment with `benchmarks/reference-requirements.txt` (`make bench` makes one); without it only this library runs.
 """
-import argparse, datetime, json, os, platform, re, statistics, subprocess, sys, tempfile
+import argparse, datetime, json, os, platform, re, select, statistics, subprocess, sys, tempfile
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,6 @@ class Runner:
 
     def answer(self):
         "The next line of the process, or None (and why in `failed`) if there is none"
-        import select
         if not select.select([self.process.stdout], [], [], LIMIT)[0]:
             self.failed = f'no answer in {LIMIT} s'
             return None
@@ -75,6 +74,7 @@ def measure(name, entries, rtol, args):
                 for r in (ours, *others): r.turn()
                 # The better runtime counts: after a first look the turns of one that takes twice as long are saved.
                 if i == 0: others = [r for r in others if r.median() <= 2*min(o.median() for o in others)] or others
+            if ours.failed: return dict(name=name, error=ours.failed)
             row = dict(name=name, seconds=ours.median(), cpu=ours.median('cpu'), compile=ours.compile(), memory=ours.memory(),
                        per_entry=ours.median()/entries, rounds=len(ours.calls))
             if exact and not exact.failed: row['float32'] = distance(ours.outputs(), exact.outputs())

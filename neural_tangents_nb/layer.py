@@ -199,6 +199,8 @@ def pick(k, get):
 # %% ../nbs/02_layer.ipynb #4b63b36c
 def _lift(layer, x1, x2, mask_constant, ntk, need):
     def one(x1, x2, axes, need):
+        if not isinstance(axes, Layout): raise TypeError(
+            f'the network takes a list of {len(axes)} inputs, got one array; pass a list, or put FanOut({len(axes)}) before its branches')
         b, c = axes
         b = 0 if b is None else b
         if c is None: c = -1 if b % x1.ndim != x1.ndim-1 else 0

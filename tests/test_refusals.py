@@ -36,22 +36,22 @@ REFUSED = {     # name: (what is tried, the error, a word of its message)
     'embedding': (lambda: stax.GlobalSelfAttention(4, 4, 4, 2, pos_emb_type='ROTARY'), ValueError, 'ROTARY'),
     'softmax of a wide logit': (lambda: kernel(conv, stax.GlobalSelfAttention(4, 4, 4, 2, linear_scaling=False)), (ValueError, NotImplementedError), 'linear_scaling'),
     'batch axis out': (lambda: stax.Flatten(batch_axis_out=2), ValueError, 'batch_axis_out'),
-    'normalized nonlinearity': (lambda: kernel(dense, stax.Dropout(.5), stax.LayerNorm(axis=(1,))), (ValueError, NotImplementedError), ''),
+    'normalized nonlinearity': (lambda: kernel(dense, stax.Dropout(.5), stax.LayerNorm(axis=(1,))), (ValueError, NotImplementedError), 'Gaussian'),
     'channels not normalized': (lambda: kernel(dense, stax.LayerNorm(axis=(1,))), ValueError, 'channel'),
     'rate': (lambda: stax.Dropout(0.), ValueError, 'rate'),
     'mode': (lambda: stax.Dropout(.5, mode='eval'), ValueError, 'mode'),
     'resize method': (lambda: kernel(dense, stax.ImageResize((-1, 8, -1), 'spline')), ValueError, 'spline'),
     'channels resized': (lambda: kernel(dense, stax.ImageResize((-1, 8, 7), 'linear')), ValueError, 'channel'),
-    'layouts that differ': (lambda: kernel(stax.FanOut(2), stax.parallel(stax.Dense(4), stax.Dense(4, channel_axis=1)), stax.FanInSum()), (ValueError, NotImplementedError), ''),
-    'finite shapes that differ': (lambda: initialized(stax.FanOut(2), stax.parallel(stax.Dense(4), stax.Dense(5)), stax.FanInSum(), shape=(3, 4)), ValueError, ''),
+    'layouts that differ': (lambda: kernel(stax.FanOut(2), stax.parallel(stax.Dense(4), stax.Dense(4, channel_axis=1)), stax.FanInSum()), (ValueError, NotImplementedError), 'channel_axis'),
+    'finite shapes that differ': (lambda: initialized(stax.FanOut(2), stax.parallel(stax.Dense(4), stax.Dense(5)), stax.FanInSum(), shape=(3, 4)), ValueError, 'widths'),
     'sum of nonlinearities': (lambda: kernel(stax.FanOut(2), stax.parallel(*[stax.serial(dense, stax.Relu())]*2), stax.FanInSum()), NotImplementedError, 'Gaussian'),
-    'concatenation of other sizes': (lambda: initialized(stax.FanOut(2), stax.parallel(stax.Identity(), stax.AvgPool((2,))), stax.FanInConcat(-1), shape=(2, 4, 3)), ValueError, ''),
+    'concatenation of other sizes': (lambda: initialized(stax.FanOut(2), stax.parallel(stax.Identity(), stax.AvgPool((2,))), stax.FanInConcat(-1), shape=(2, 4, 3)), ValueError, 'agree'),
     'repeat that changes shape': (lambda: initialized(stax.repeat(stax.Dense(5), 2), shape=(3, 4)), ValueError, 'repeat'),
     'window of another rank': (lambda: kernel(conv, stax.AvgPool((2, 2))), ValueError, 'window_shape'),
     'filter of another rank': (lambda: kernel(stax.Conv(4, (3,)), x=IMAGE), ValueError, 'filter_shape'),
-    'window larger than the image': (lambda: kernel(conv, stax.AvgPool((9,))), ValueError, ''),
-    'trees of other lengths': (lambda: stax.parallel(dense, dense).kernel_fn([X, X], [X, X, X], 'ntk'), (ValueError, TypeError), ''),
-    'one input into two branches': (lambda: kernel(stax.parallel(dense, dense)), (ValueError, TypeError), ''),
+    'window larger than the image': (lambda: kernel(conv, stax.AvgPool((9,))), ValueError, 'smaller'),
+    'trees of other lengths': (lambda: stax.parallel(dense, dense).kernel_fn([X, X], [X, X, X], 'ntk'), (ValueError, TypeError), 'expected a list of 2'),
+    'one input into two branches': (lambda: kernel(stax.parallel(dense, dense)), (ValueError, TypeError), 'FanOut(2)'),
     'dropout without a key': (lambda: stax.Dropout(.5).apply_fn((), X), ValueError, 'rng'),
     'not a layer': (lambda: stax.serial(dense, stax.Relu), TypeError, 'Relu'),
 }
@@ -61,4 +61,4 @@ REFUSED = {     # name: (what is tried, the error, a word of its message)
 def test_refused(name):
     attempt, error, word = REFUSED[name]
     with pytest.raises(error) as e: attempt()
-    assert word in str(e.value) and len(str(e.value)) > 20
+    assert word in str(e.value)
