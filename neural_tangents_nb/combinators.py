@@ -13,7 +13,7 @@ from jax import lax, numpy as jnp, random
 from fastcore.basics import patch
 from .core import struct, static, is_tree, tree_map, tree_leaves
 from .kernel import Kernel, Need, join, mixture, diagonals
-from .layer import Layer, Container, MaskedArray, Layout, as_layer, as_shape, serial
+from .layer import Layer, Container, MaskedArray, Layout, as_layer, as_shape, serial, looped
 
 # %% ../nbs/04_combinators.ipynb #1b3cf7d5
 @struct
@@ -269,12 +269,7 @@ def forward(self: Repeat, params, x, rng=None, **kwargs):
 def run(self: Repeat, k, want, **kwargs):
     inner = self.need(want)
     if not self.n: return tree_map(lambda k: k.narrow(want), k)
-    step = lambda k: self.layer.run(k, inner, **kwargs)
-    k = step(k)
-    like = lambda k: jax.tree.map(lambda a: (jnp.shape(a), jnp.result_type(a)), jax.eval_shape(step, k)) if self.n > 1 else None
-    same = self.n > 1 and like(k) == jax.tree.map(lambda a: (jnp.shape(a), jnp.result_type(a)), k)
-    if same: k = lax.scan(lambda k, _: (step(k), None), k, None, self.n-1)[0]
-    else: k = ft.reduce(lambda k, _: step(k), range(self.n-1), k)
+    k = looped(lambda k, _: self.layer.run(k, inner, **kwargs), k, [()]*self.n)
     return tree_map(lambda k: k.narrow(want), k)
 
 # %% ../nbs/04_combinators.ipynb #63ea40eb

@@ -424,7 +424,7 @@ def looped(step, k, blocks):
         if len(blocks) < 3: break
         if _form(jax.eval_shape(step, k, blocks[0])) == _form(k):
             stacked = jax.tree.map(lambda *v: jnp.stack(v), *blocks)
-            last = jax.lax.scan(lambda k, b: (step(k, b), None), k, stacked)[0]
+            last = jax.lax.scan(lambda k, b: (step(k, b), None), k, stacked, len(blocks))[0]
             return tree_map(lambda new, old: new.replace(x1_is_x2=old.x1_is_x2), last, k)
         k, blocks = step(k, blocks[0]), blocks[1:]
     return ft.reduce(step, blocks, k)
