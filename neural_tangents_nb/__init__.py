@@ -1,7 +1,7 @@
 """Infinitely wide neural networks in JAX: kernels, predictions with uncertainty, and the finite networks behind them."""
 __version__ = "0.1.0"
 
-from . import predict, stax
+from . import cost, predict, stax
 from .empirical import (
     NtkImplementation, empirical_nngp_fn, empirical_ntk_vp_fn, linearize, taylor_expand)
 from .kernel import Kernel
