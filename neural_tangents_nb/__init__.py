@@ -4,6 +4,7 @@ __version__ = "0.1.0"
 from . import predict, stax
 from .empirical import (
     NtkImplementation, empirical_nngp_fn, empirical_ntk_vp_fn, linearize, taylor_expand)
+from .hyperparameters import fit_hyperparameters
 from .kernel import Kernel
 from .montecarlo import monte_carlo_kernel_fn
 from .structured import empirical_kernel_fn, empirical_ntk_fn

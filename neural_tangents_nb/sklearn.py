@@ -176,7 +176,7 @@ def calibrated(left: LeftOut, ratio: float|None) -> Calibration:
     return max(map(at, ratios), key=lambda c: c.log_density)
 
 # %% ../nbs/20_estimators.ipynb #4d320fba
-LEVELS = tuple(10.**np.arange(-5, 1.1)) # of noise, relative to the mean diagonal of the kernel, that 'auto' chooses from
+LEVELS = tuple(10.**np.arange(-5, 1.1, .5)) # of noise, relative to the mean diagonal of the kernel, that 'auto' chooses from
 
 def check_options(model):
     "Raise if an option of the estimator `model` cannot be right"
@@ -440,11 +440,12 @@ def load(
     "The fitted model in the file at `path`; damaged or foreign files raise `ValueError`"
     info, arrays = _read(path)
     known = {c.__name__: c for c in (InfiniteRegressor, InfiniteClassifier)}
-    if info['estimator'] not in known: raise ValueError(f"{path} holds an unknown estimator {info['estimator']!r}")
-    model = known[info['estimator']](**{n: decoded(v) for n, v in info['params'].items()})
-    for n, v in info['state'].items(): setattr(model, n, decoded(v))
-    for n in ARRAYS: setattr(model, n, arrays[n])
-    if info['features'] is not None: model.feature_names_in_ = np.array(info['features'], object)
+    try:
+        model = known[info['estimator']](**{n: decoded(v) for n, v in info['params'].items()})
+        for n, v in info['state'].items(): setattr(model, n, decoded(v))
+        for n in ARRAYS: setattr(model, n, arrays[n])
+        model.net_, names = decoded(info['net']), info['features']
+    except (KeyError, TypeError, ValueError) as e: raise ValueError(f'{path} does not describe a model of this version: {e}') from e
+    if names is not None: model.feature_names_in_ = np.array(names, object)
     if hasattr(model, 'classes_'): model.classes_ = np.array(model.classes_)
-    model.net_ = decoded(info['net'])
     return model

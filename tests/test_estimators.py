@@ -10,7 +10,7 @@ from neural_tangents_nb.sklearn import InfiniteClassifier, InfiniteRegressor, lo
 RNG = np.random.RandomState(0)
 X, X_TEST = RNG.randn(40, 3), RNG.randn(9, 3)
 Y = np.sin(X[:, 0]) + .1*RNG.randn(40)
-SHALLOW = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1)) # the same code as for deeper ones, compiled in less time
+SHALLOW = stax.serial(stax.Dense(1, 1.4, .5), stax.Relu(), stax.Dense(1, 1.4, .5)) # the same code as for deeper ones, compiled in less time
 NOT_RUN = {'check_array_api_input'} # runs only where the environment sets SCIPY_ARRAY_API
 
 @pytest.mark.filterwarnings('ignore')
