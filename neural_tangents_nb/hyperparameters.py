@@ -12,6 +12,7 @@ from typing import Callable, NamedTuple
 import sys
 import jax, numpy as np
 from jax import numpy as jnp
+from jax.typing import ArrayLike
 from . import predict
 from .layer import Layer, as_input, as_key, as_layer, numeric
 from .solvers import concrete
@@ -96,8 +97,8 @@ def _checked(net, x, y, objective, noise, steps, restarts):
 # %% ../nbs/21_hyperparameters.ipynb #a07a68fd
 def fit_hyperparameters(
     net, # A network; the hyperparameters it has are where the first run starts
-    x: jax.Array, # `(n, ...)` inputs
-    y: jax.Array, # `(n, outputs)` targets, of mean zero
+    x: ArrayLike, # `(n, ...)` inputs
+    y: ArrayLike, # `(n, outputs)` targets, of mean zero
     objective: str = 'log_marginal_likelihood', # or 'leave_one_out'
     noise: float = .1, # Variance of the observations to start from
     steps: int = 100, # Of each run

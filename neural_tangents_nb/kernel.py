@@ -8,6 +8,7 @@ __all__ = ['spread', 'diagonals', 'Need', 'keep', 'mix', 'reset', 'Kernel', 'mom
 
 # %% ../nbs/01_kernel.ipynb #357e076e
 import dataclasses as dc, math, string
+from typing import TYPE_CHECKING, Any
 import jax, numpy as np
 from jax import lax, numpy as jnp
 from fastcore.basics import patch
@@ -75,6 +76,8 @@ class Kernel:
     mask2: jax.Array|None = None # The same of `shape2`
     shared: tuple = static(()) # For each open fan-out: has this branch no weights of its own since?
     groups: tuple = () # `(fraction, Kernel)` of channel groups that still differ (after a concatenation)
+    if TYPE_CHECKING:
+        def __getattr__(self, name: str) -> Any: "Checkers of types do not see what `@patch` adds"
     __repr__ = brief
 
 # %% ../nbs/01_kernel.ipynb #0c8bab18

@@ -51,7 +51,7 @@ def _is_ours(module): return module == PACKAGE or (module or '').startswith(PACK
 
 def imported(tree) -> dict:
     "What names of a module stand for: `{name: dotted path in the package}`"
-    out = {}
+    out: dict = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             out |= {a.asname or PACKAGE: a.name if a.asname else PACKAGE for a in node.names if _is_ours(a.name)}

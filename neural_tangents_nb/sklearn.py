@@ -16,7 +16,7 @@ except ImportError as e: raise ImportError("the estimators need scikit-learn: pi
 import dataclasses as dc, hashlib, io, json, math, os, zipfile
 from enum import Enum
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 import jax, numpy as np
 import scipy.linalg
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -199,6 +199,8 @@ def _centre(a, axis=0):
 # %% ../nbs/20_estimators.ipynb #1bb60868
 class Infinite(BaseEstimator):
     "What `InfiniteRegressor` and `InfiniteClassifier` share"
+    if TYPE_CHECKING:
+        def __getattr__(self, name: str) -> Any: "Checkers of types do not see what `@patch` adds"
     def __init__(self,
         arch='fcn', # A name in `ARCHITECTURES`, or a network
         kind='nngp', # 'nngp', Bayesian inference, or 'ntk', an ensemble trained by gradient descent

@@ -144,7 +144,7 @@ def phases(
 ):
     "Order and chaos as functions of the scales of weights and biases"
     if not isinstance(act, Activation): raise TypeError(f'`act` must be a nonlinearity such as Erf(), got {act!r}')
-    ax, (w, b) = axes(ax, (4.2, 3.2)), (np.linspace(*r, 60) for r in (W_std, b_std))
+    ax, (w, b) = axes(ax, (4.2, 3.2)), (np.linspace(lo, hi, 60) for lo, hi in (W_std, b_std))
     chi = np.asarray(jax.jit(criticality)(act, w[None], b[:, None])[0])
     depth = np.clip(1/np.abs(np.log(np.maximum(chi, 1e-12))), 0, 30)
     image = ax.pcolormesh(w, b, depth, cmap='cividis', shading='gouraud', rasterized=True)
