@@ -141,11 +141,10 @@ def write(columns: dict, path):
         writer.writerows(map(show, row) for row in zip(*columns.values()))
 
 # %% ../nbs/23_table.ipynb #6ac5bbe7
-EXAMPLE = '''example:
-  python -c "from sklearn.datasets import load_diabetes as d; t = d(as_frame=True).frame; t[:300].to_csv('train.csv', index=False)
-  t[300:].to_csv('test.csv', index=False)"
-  nt-predict train.csv test.csv --target target --out predictions.csv
-(its first command needs pandas). Columns of test.csv that are not in train.csv are ignored, the target may be missing there.
+EXAMPLE = '''example, with data that come with scikit-learn (in test.csv the target is known too, and not used):
+  python -c "import numpy as np; from sklearn.datasets import load_diabetes as f; d = f(); t = np.c_[d.data, d.target]; [np.savetxt(n, a,
+    delimiter=',', comments='', header=','.join(d.feature_names + ['progress'])) for n, a in (('train.csv', t[:300]), ('test.csv', t[300:]))]"
+  nt-predict train.csv test.csv --target progress --out predictions.csv
 exit status: 0 done, 2 data or arguments that can be mended, 130 interrupted'''
 
 class Parser(argparse.ArgumentParser):
