@@ -8,7 +8,7 @@ __all__ = ['POSITIVE', 'OBJECTIVES', 'freed', 'bound', 'placed', 'log_marginal_l
 
 # %% ../nbs/21_hyperparameters.ipynb #c6949e69
 from functools import lru_cache, partial
-from typing import Callable, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple
 import sys
 import jax, numpy as np
 from jax import numpy as jnp
@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from . import predict
 from .layer import Layer, as_input, as_key, as_layer, numeric
 from .solvers import concrete
+if TYPE_CHECKING: from jaxtyping import Float
 
 # %% ../nbs/21_hyperparameters.ipynb #0b02fda0
 POSITIVE = 'W_std', 'b_std', 'noise' # hyperparameters whose logarithm is free
@@ -41,11 +42,11 @@ def placed(free, moves, tree):
     return jax.tree.map(lambda v, m, old: jnp.where(m, v, old), bound(free), moves, tree)
 
 # %% ../nbs/21_hyperparameters.ipynb #3fe2c06e
-def log_marginal_likelihood(k, y, noise):
+def log_marginal_likelihood(k: 'Float[jax.Array, "n n"]', y: 'Float[jax.Array, "n q"]', noise: float) -> 'Float[jax.Array, ""]':
     "Mean over the targets of the log density of all at once"
     return predict.log_marginal_likelihood(k, y, noise, True)/y.size
 
-def leave_one_out(k, y, noise):
+def leave_one_out(k: 'Float[jax.Array, "n n"]', y: 'Float[jax.Array, "n q"]', noise: float) -> 'Float[jax.Array, ""]':
     "Mean over the targets of the log density of each, given all others"
     p = predict.leave_one_out(k, y, noise, True)
     return jax.scipy.stats.norm.logpdf(y, p.mean, p.std[:, None]).mean()

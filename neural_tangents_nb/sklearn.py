@@ -29,6 +29,7 @@ from .combinators import FanInSum, FanOut, Identity, parallel
 from .layer import Dense, Layer, as_layer, serial
 from .predict import Marginals, class_probabilities
 from .tiles import batch
+if TYPE_CHECKING: from jaxtyping import Float, Int
 
 # %% ../nbs/20_estimators.ipynb #4b21939a
 def _hidden(act, n): return [layer for _ in range(n) for layer in (Dense(512, 2**.5, .1), act)]
@@ -58,8 +59,8 @@ def padded(x, rows=128):
 
 def kernels(
     net: Layer, # The network
-    x1: np.ndarray, # `(n1, ...)` inputs
-    x2: np.ndarray|None = None, # `(n2, ...)`; None for `x1` again
+    x1: 'Float[np.ndarray, "n1 *input"]', # Inputs
+    x2: 'Float[np.ndarray, "n2 *input"]|None' = None, # Others; None for `x1` again
     get=('nngp',), # Which
     batch_size=0, # Rows and columns at once; 0 for all
 ) -> dict: # Matrices `(n1, n2)` in float64, by name
@@ -69,8 +70,8 @@ def kernels(
         k = batch(net.kernel_fn, int(batch_size), store_on_device=False)(padded(x1), None if x2 is None else padded(x2), get)
         return {g: np.array(a[:n1, :n2]) for g, a in zip(get, k)}
 
-def variances(net: Layer, x: np.ndarray) -> np.ndarray:
-    "The variances `(n,)` of the network at initialization"
+def variances(net: Layer, x: 'Float[np.ndarray, "n *input"]') -> 'Float[np.ndarray, "n"]':
+    "The variances of the network at initialization"
     with jax.enable_x64(True): v = np.array(net.kernel_fn(padded(x), x[:1], 'cov1'))
     return (v if v.ndim == 1 else np.diagonal(v))[:len(x)]
 
@@ -92,7 +93,7 @@ class Ensemble:
     "Networks trained on targets `y` for a time `t`, from their kernels"
     def __init__(self,
         ks: dict, # Train kernels by name: 'nngp' and, for `kind='ntk'`, 'ntk'
-        y: np.ndarray, # `(n, q)` targets
+        y: 'Float[np.ndarray, "n q"]', # Targets
         kind: str = 'nngp', # 'nngp' or 'ntk'
         t=None, # Time; None for ever
         noise: float = 0., # Relative to the mean diagonal of the kernel that trains
@@ -123,7 +124,7 @@ class LeftOut(NamedTuple):
 
 def leave_one_out(
     ks: dict, # Train kernels by name
-    y: np.ndarray, # `(n, q)` targets
+    y: 'Float[np.ndarray, "n q"]', # Targets
     kind: str, # 'nngp' or 'ntk'
     noise, # Levels to try, relative to the mean diagonal of the kernel that trains
 ) -> list[LeftOut]: # One for each level
@@ -141,7 +142,7 @@ def leave_one_out(
 # %% ../nbs/20_estimators.ipynb #ca331dd6
 def leave_fold_out(
     ks: dict, # Train kernels by name
-    y: np.ndarray, # `(n, q)` targets
+    y: 'Float[np.ndarray, "n q"]', # Targets
     kind: str, # 'nngp' or 'ntk'
     t, # Training time
     noise: float, # Relative to the mean diagonal of the kernel
@@ -340,15 +341,15 @@ class InfiniteClassifier(ClassifierMixin, Infinite):
         self.scale_, self.noise_variance_ = sharpness*self.scale_, sharpness*self.noise_variance_
         return self
 
-    def _log_loss(self, left, labels, sharpness):
+    def _log_loss(self, left: LeftOut, labels: 'Int[np.ndarray, "n"]', sharpness: float) -> float:
         p = probabilities(self.targets_ - left.errors, sharpness*(self.scale_*left.variance + self.noise_variance_))
         return -np.log(np.maximum(p[np.arange(len(p)), labels], np.finfo(float).tiny)).mean()
 
 @jax.jit
 def _probabilities(mean, var): return class_probabilities(Marginals(mean, var))
 
-def probabilities(mean, var):
-    "The probability `(m, classes)` of each output to be the largest, of means `(m, classes)` and variances `(m,)`"
+def probabilities(mean: 'Float[np.ndarray, "m classes"]', var: 'Float[np.ndarray, "m"]') -> 'Float[np.ndarray, "m classes"]':
+    "The probability of each output to be the largest"
     with jax.enable_x64(True): return np.array(_probabilities(padded(mean), padded(np.maximum(var, 1e-12))))[:len(mean)]
 
 @patch

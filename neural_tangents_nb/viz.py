@@ -9,6 +9,7 @@ __all__ = ['COLOURS', 'GREY', 'axes', 'legend', 'scale', 'correlation', 'cluster
 
 # %% ../nbs/22_viz.ipynb #7fc3f383
 import base64, dataclasses as dc, html, struct as binary, zlib
+from typing import TYPE_CHECKING
 import jax, numpy as np
 from jax import numpy as jnp
 from fastcore.basics import patch
@@ -18,6 +19,7 @@ from .kernel import Kernel
 from .layer import Layer, Serial, as_layer
 from .predict import Gaussian, Marginals, Spectrum, sample
 from .solvers import concrete
+if TYPE_CHECKING: from jaxtyping import Float
 
 # %% ../nbs/22_viz.ipynb #8b82a041
 COLOURS = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#F0E442' # Okabe & Ito 2008
@@ -52,7 +54,7 @@ def _matrix(k, name='k'):
     if not np.isfinite(k).all(): raise ValueError(f'`{name}` has NaN or infinite entries')
     return k
 
-def correlation(k):
+def correlation(k: 'Float[np.ndarray, "n n"]') -> 'Float[np.ndarray, "n n"]':
     "`k` with ones on its diagonal"
     std = np.sqrt(np.diagonal(k))
     std = np.where(std > 0, std, 1)
@@ -66,15 +68,15 @@ def clustered(k):
     return leaves_list(linkage(np.sqrt(np.maximum(2 - 2*c, 0))[np.triu_indices(len(c), 1)], 'average')) if len(c) > 1 else np.arange(len(c))
 
 def kernel_matrix(
-    k, # Kernel `(n, n)`
+    k: 'Float[np.ndarray|jax.Array, "n n"]|Kernel', # Kernel
     labels=None, # `(n,)` classes to order by; None to order by similarity
     ax=None, # Axes; None for new ones
 ):
     "The kernel as correlations, ordered"
-    k = _matrix(k)
-    if labels is not None and np.shape(labels) != k.shape[:1]: raise ValueError(f'`labels` must be {len(k)} classes, got shape {np.shape(labels)}')
-    ax, order = axes(ax, (4.2, 3.4)), clustered(k) if labels is None else np.argsort(labels, kind='stable')
-    image = ax.imshow(correlation(k)[np.ix_(order, order)], cmap='cividis', interpolation='nearest')
+    c = correlation(_matrix(k))
+    if labels is not None and np.shape(labels) != c.shape[:1]: raise ValueError(f'`labels` must be {len(c)} classes, got shape {np.shape(labels)}')
+    ax, order = axes(ax, (4.2, 3.4)), clustered(c) if labels is None else np.argsort(labels, kind='stable')
+    image = ax.imshow(c[np.ix_(order, order)], cmap='cividis', interpolation='nearest')
     scale(ax, image, 'correlation')
     ax.set(xlabel='examples', xticks=[], yticks=[])
     if labels is not None:
@@ -91,7 +93,7 @@ def participation_ratio(l):
     return float(l.sum()**2/(l**2).sum())
 
 def spectrum(
-    k, # Kernel `(n, n)`
+    k: 'Float[np.ndarray|jax.Array, "n n"]|Kernel', # Kernel
     ax=None, # Axes; None for new ones
     label=None, # For the legend
 ):
@@ -196,7 +198,7 @@ def learning(
 
 # %% ../nbs/22_viz.ipynb #bfbdfd3b
 def calibration(
-    p, # `(m, classes)` probabilities
+    p: 'Float[np.ndarray|jax.Array, "m classes"]', # Probabilities
     labels, # `(m,)` integer classes
     bins: int = 10, # Of confidence
     ax=None, # Axes; None for new ones

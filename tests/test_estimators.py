@@ -14,7 +14,7 @@ SHALLOW = stax.serial(stax.Dense(1, 1.4, .5), stax.Relu(), stax.Dense(1, 1.4, .5
 NOT_RUN = {'check_array_api_input'} # runs only where the environment sets SCIPY_ARRAY_API
 
 @pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('model', [InfiniteRegressor(), InfiniteClassifier(SHALLOW)], ids=['regressor', 'classifier'])
+@pytest.mark.parametrize('model', [InfiniteRegressor(SHALLOW), InfiniteClassifier(SHALLOW)], ids=['regressor', 'classifier'])
 def test_scikit_learn_is_content(model):
     results = check_estimator(model, on_fail=None, on_skip=None)
     assert len(results) > 40
