@@ -17,6 +17,7 @@ from . import predict
 from .layer import Layer, as_input, as_key, as_layer, numeric
 from .solvers import concrete
 if TYPE_CHECKING: from jaxtyping import Float
+else: from typing import Annotated as Float # who runs this needs no jaxtyping
 
 # %% ../nbs/21_hyperparameters.ipynb #0b02fda0
 POSITIVE = 'W_std', 'b_std', 'noise' # hyperparameters whose logarithm is free

@@ -30,6 +30,7 @@ from .layer import Dense, Layer, as_layer, serial
 from .predict import Marginals, class_probabilities
 from .tiles import batch
 if TYPE_CHECKING: from jaxtyping import Float, Int
+else: from typing import Annotated as Float, Annotated as Int # who runs this needs no jaxtyping
 
 # %% ../nbs/20_estimators.ipynb #4b21939a
 def _hidden(act, n): return [layer for _ in range(n) for layer in (Dense(512, 2**.5, .1), act)]

@@ -20,6 +20,7 @@ from .layer import Layer, Serial, as_layer
 from .predict import Gaussian, Marginals, Spectrum, sample
 from .solvers import concrete
 if TYPE_CHECKING: from jaxtyping import Float
+else: from typing import Annotated as Float # who runs this needs no jaxtyping
 
 # %% ../nbs/22_viz.ipynb #8b82a041
 COLOURS = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#F0E442' # Okabe & Ito 2008
