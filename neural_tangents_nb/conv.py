@@ -35,7 +35,7 @@ def check_spec(spec, n):
 # %% ../nbs/06_conv.ipynb #60faf48c
 class Convolution(Affine):
     "Base class of the convolutions: layouts, windows, weights"
-    rhs_dilation = None; feature_group_count = 1
+    rhs_dilation: tuple|None = None; feature_group_count: int = 1
     def __post_init__(self):
         parameterization(self.parameterization); Padding(self.padding)
         put = ft.partial(object.__setattr__, self)

@@ -8,6 +8,7 @@ __all__ = ['spread', 'diagonals', 'Need', 'keep', 'together', 'follow', 'vary', 
 
 # %% ../nbs/01_kernel.ipynb #357e076e
 import dataclasses as dc, math, string
+from typing import TYPE_CHECKING, Any
 import jax, numpy as np
 from jax import lax, numpy as jnp
 from fastcore.basics import patch
@@ -95,6 +96,8 @@ class Kernel:
     shared: tuple = static(()) # For each open fan-out: has this branch no weights of its own since?
     twins: jax.Array|None = None # `(n1, n2)`: which pairs are an example with itself, in a tile of a kernel of one batch
     groups: tuple = () # `(fraction, Kernel)` of channel groups that still differ (after a concatenation)
+    if TYPE_CHECKING:
+        def __getattr__(self, name: str) -> Any: "Checkers of types do not see what `@patch` adds"
     __repr__ = brief
 
 # %% ../nbs/01_kernel.ipynb #0c8bab18

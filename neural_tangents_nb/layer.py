@@ -10,6 +10,7 @@ __all__ = ['ARRAYS', 'as_input', 'check_pair', 'MaskedArray', 'find_mask', 'to_m
 
 # %% ../nbs/02_layer.ipynb #ea6e79ac
 import dataclasses as dc, functools as ft, inspect, math
+from typing import TYPE_CHECKING, Any
 import jax, numpy as np
 from jax import numpy as jnp, random
 from fastcore.basics import patch
@@ -92,7 +93,9 @@ def _given(fn, first, kwargs):
 
 class Layer:
     "A layer of a finite network (`init_fn`, `apply_fn`) and of its infinite limit (`kernel_fn`); unpacks as that triple"
-    batch_axis = None; channel_axis = None # A layer that reads its inputs' layout has these as fields
+    if TYPE_CHECKING:
+        def __getattr__(self, name: str) -> Any: "Checkers of types do not see what `@patch` adds"
+    batch_axis: int|None = None; channel_axis: int|None = None # A layer that reads its inputs' layout has these as fields
     __repr__ = brief
     def shape(self, s): "Output shape for input shape `s`"; return s
     def init(self, key, s): "Parameters for input shape `s`"; return ()
