@@ -15,7 +15,7 @@ from jax import numpy as jnp
 from fastcore.basics import patch
 from .core import canonical_get, select
 from .tiles import (
-    KernelMatrix, Tiling, check_inputs, cuts, halving, is_state, rows_of, tiling, watched, _per_example, _times)
+    KernelMatrix, Tiling, check_inputs, cuts, halving, is_state, rows_of, tiling, times, watched, _per_example)
 
 # %% ../nbs/19_store.ipynb #e661a069
 def _parts(x):
@@ -301,17 +301,17 @@ def rows(self: Stored, index):
 @patch
 def matmul(self: Stored, v):
     if self.ndim != 2: raise ValueError(f'a kernel of shape {self.shape} is no matrix')
-    v, keys, (r1, r2) = np.asarray(v), self.disk.keys(), self.disk.tile
-    y = np.zeros((len(self), v.shape[1]), self.dtype)
+    keys, (r1, r2) = self.disk.keys(), self.disk.tile
+    y = np.zeros((len(self), v.shape[1]))
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(self.tile, *keys[0])
         for n, (i, j) in enumerate(keys):
             t = coming.result()
             if n+1 < len(keys): coming = pool.submit(self.tile, *keys[n+1])
             a, b = slice(i*r1, (i+1)*r1), slice(j*r2, (j+1)*r2)
-            y[a] += _times(t, v[b])
-            if self.disk.half and i < j: y[b] += _times(t.T, v[a])
-    return jnp.asarray(y)
+            y[a] += times(t, v[b])
+            if self.disk.half and i < j: y[b] += times(t.T, v[a])
+    return y
 
 @patch
 def diagonal(self: Stored):

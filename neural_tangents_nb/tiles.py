@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LARGEST', 'SHARE', 'cuts', 'rows_of', 'n_rows', 'Assembly', 'mirrored', 'owner_of', 'is_state', 'blocks_of', 'Tiling',
-           'watched', 'out_of_memory', 'halving', 'whole_state', 'Waves', 'split', 'united', 'wave_step', 'everywhere',
-           'padded_rows', 'free_memory', 'compiled_once', 'check_batching', 'devices_of', 'check_inputs', 'tiling',
-           'batch', 'KernelMatrix', 'Whole', 'Tiled']
+           'watched', 'out_of_memory', 'halving', 'whole_state', 'Waves', 'split', 'united', 'wave_tiles', 'wave_take',
+           'everywhere', 'padded_rows', 'free_memory', 'compiled_once', 'check_batching', 'devices_of', 'check_inputs',
+           'tiling', 'batch', 'KernelMatrix', 'times', 'Whole', 'Tiled']
 
 # %% ../nbs/14_tiles.ipynb #051ab097
 from collections import deque
@@ -260,17 +260,22 @@ def united(arrays, rest):
     return jax.tree.unflatten(rest[0], [next(it) if s is None else s[0] for s in rest[1]])
 
 @ft.lru_cache(maxsize=64)
-def wave_step(kernel_fn, rest, waves, take, spec, same):
-    "`step(out, v, x1, x2, arrays, l, w)`: one tile on each device, given to `take`; `same`: on the diagonal"
-    def local(out, v, x1, x2, arrays, l, w):
+def wave_tiles(kernel_fn, rest, waves, same):
+    "`tiles(x1, x2, arrays, l, w)`: one tile on each device; `same`: on the diagonal"
+    def local(x1, x2, arrays, l, w):
         i, j = waves.place(lax.axis_index('rows'), l, w)
         cut = lambda x, at, r: jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, at*r, r), x)
         (a, ka), (b, kb) = cut(x1, i, waves.r1), cut(x2, j, waves.r2)
         args, kwargs = united(arrays, rest)
-        t = kernel_fn(a, None if same else b, *args, **kwargs, **{n: (ka[n], kb[n]) for n in ka})
-        return take(waves, out, v, t, (l, w, i, j))
-    specs = (spec, P(), P(), P(), P(), P(), P())
-    return jax.jit(jax.shard_map(local, mesh=waves.mesh, in_specs=specs, out_specs=spec, check_vma=False), donate_argnums=0)
+        return kernel_fn(a, None if same else b, *args, **kwargs, **{n: (ka[n], kb[n]) for n in ka})
+    return jax.jit(jax.shard_map(local, mesh=waves.mesh, in_specs=(P(),)*5, out_specs=P('rows'), check_vma=False))
+
+@ft.lru_cache(maxsize=64)
+def wave_take(take, waves):
+    "`step(out, v, tiles, l, w)`: what `take` makes of `out` on each device with its tile"
+    def local(out, v, tile, l, w): return take(waves, out, v, tile, (l, w, *waves.place(lax.axis_index('rows'), l, w)))
+    specs = (P('rows'), P(), P('rows'), P(), P())
+    return jax.jit(jax.shard_map(local, mesh=waves.mesh, in_specs=specs, out_specs=P('rows'), check_vma=False), donate_argnums=0)
 
 # %% ../nbs/14_tiles.ipynb #b0b82e63
 def everywhere(mesh, tree):
@@ -291,18 +296,17 @@ def waves(self: Tiling):
     return Waves.of(self.devices, n1, n2, self.size, self.x2 is None)
 
 @patch
-def over_waves(self: Tiling, waves, out, v, take, spec=P('rows')):
-    "`out` after all tiles were given to `take`"
+def over_waves(self: Tiling, waves, take):
+    "Compute all tiles on the devices of `waves`, and call `take(tiles, l, w)` with each set of them"
     sides, rest = {n: v for n, v in self.kwargs.items() if _per_example(v, self.sizes())}, dict(self.kwargs)
     for n in sides: del rest[n]
     arrays, rest = split((self.args, rest))
     x2 = self.x1 if self.x2 is None else self.x2
     rows = [padded_rows((x, {n: k[s] for n, k in sides.items()}), r) for s, (x, r) in enumerate(zip((self.x1, x2), waves.padded))]
-    x1, x2, v, arrays = everywhere(waves.mesh, (*rows, v, arrays))
+    x1, x2, arrays = everywhere(waves.mesh, (*rows, arrays))
     for l, w in watched(waves.visits(), progress=self.progress):
-        step = wave_step(self.kernel_fn, rest, waves, take, spec, waves.half and w == 0)
-        out = step(out, v, x1, x2, arrays, np.int32(l), np.int32(w))
-    return out
+        l, w, same = np.int32(l), np.int32(w), waves.half and w == 0
+        take(wave_tiles(self.kernel_fn, rest, waves, same)(x1, x2, arrays, l, w), l, w)
 
 # %% ../nbs/14_tiles.ipynb #4f1c042c
 def _write_rows(waves, out, v, tile, at):
@@ -330,7 +334,11 @@ def run_sharded(self: Tiling):
     at = NamedSharding(waves.mesh, P('rows'))
     for l in jax.tree.leaves(first): Assembly(l, 0, 0, False) # raises if the batches do not lead
     zeros = lambda: jax.tree.map(lambda t: jnp.zeros(waves.padded + t.shape[2:], t.dtype), first)
-    out = self.over_waves(waves, jax.jit(zeros, out_shardings=at)(), None, _write_rows)
+    out = jax.jit(zeros, out_shardings=at)()
+    def write(tiles, l, w):
+        nonlocal out
+        out = wave_take(_write_rows, waves)(out, None, tiles, l, w)
+    self.over_waves(waves, write)
     out = _finish(waves, n1, n2, paired, P('rows') if n1 % waves.mesh.size == 0 else P())(out)
     if self.on_device: return out
     return jax.tree.map(np.asarray, out) if jax.process_count() == 1 else multihost_utils.process_allgather(out, tiled=True)
@@ -450,13 +458,15 @@ class KernelMatrix:
     block = 1024 # Rows at once where a whole matrix is run through
     def rows(self, index): raise NotImplementedError(f'{type(self).__name__} has no `rows`')
     def blocks(self): return (np.arange(i, min(i + self.block, len(self))) for i in range(0, len(self), self.block))
-    def matmul(self, v): return jnp.concatenate([_times(self.rows(i), v) for i in self.blocks()])
+    def matmul(self, v):
+        "The product with `v` `(n2, m)`, of NumPy's float64 as the result"
+        return np.concatenate([times(self.rows(i), v) for i in self.blocks()])
     def diagonal(self): return jnp.concatenate([self.rows(i)[np.arange(len(i)), i] for i in self.blocks()])
     def __matmul__(self, v):
         if np.shape(v)[:1] != (self.shape[1],): raise ValueError(
             f'a kernel of shape {self.shape} cannot multiply an array of shape {np.shape(v)}')
-        v = jnp.asarray(v, self.dtype)
-        return self.matmul(v) if v.ndim == 2 else self.matmul(v.reshape(len(v), -1)).reshape(self.shape[:1] + v.shape[1:])
+        v = np.asarray(v, np.float64)
+        return jnp.asarray(self.matmul(v.reshape(len(v), -1)).reshape(self.shape[:1] + v.shape[1:]), self.dtype)
     def __len__(self): return self.shape[0]
     def __getitem__(self, index):
         first, *rest = index if isinstance(index, tuple) else (index,)
@@ -468,7 +478,11 @@ class KernelMatrix:
     def __repr__(self): return f'{type(self).__name__}({self.shape[0]} x {self.shape[1]}, {np.dtype(self.dtype)})'
 
 @jax.jit
-def _times(k, v): return jnp.matmul(k, v, precision=lax.Precision.HIGHEST)
+def _times(k, v): return jnp.matmul(k.astype(v.dtype), v, precision=lax.Precision.HIGHEST)
+
+def times(k, v):
+    "`k@v` of a block `k` of any precision and `v` of NumPy's float64, as is the result"
+    with jax.enable_x64(True): return np.asarray(_times(k, v))
 
 class Whole(KernelMatrix):
     "A kernel matrix in memory, perhaps with its rows on many devices"
@@ -476,7 +490,7 @@ class Whole(KernelMatrix):
         if np.ndim(k) != 2: raise ValueError(f'a kernel matrix has two axes, got an array of shape {np.shape(k)}')
         self.k, self.shape, self.dtype = jnp.asarray(k), np.shape(k), jnp.result_type(k)
     def rows(self, index): return self.k[jnp.asarray(index)]
-    def matmul(self, v): return _times(self.k, v)
+    def matmul(self, v): return times(self.k, v) if len(self.k.sharding.device_set) > 1 else KernelMatrix.matmul(self, v)
     def diagonal(self): return jnp.diagonal(self.k)
 
 # %% ../nbs/14_tiles.ipynb #e8ac471b
@@ -484,11 +498,10 @@ def _add_products(waves, out, v, tile, at):
     _, w, i, j = at
     cut = lambda a, at, r: lax.dynamic_slice_in_dim(a, at*r, r)
     def add(out, at, r, y): return lax.dynamic_update_slice_in_dim(out, cut(out, at, r) + y, at*r, 0)
-    times = ft.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-    y = add(out[0], i, waves.r1, times(tile, cut(v, j, waves.r2)))
+    y = add(out[0], i, waves.r1, _times(tile, cut(v, j, waves.r2)))
     if waves.half:
         twice = (w > 0) & (2*w != waves.t2) # in the middle wave both tiles of a pair are computed
-        y = lax.cond(twice, lambda: add(y, j, waves.r2, times(tile.T, cut(v, i, waves.r1))), lambda: y)
+        y = lax.cond(twice, lambda: add(y, j, waves.r2, _times(tile.T, cut(v, i, waves.r1))), lambda: y)
     return y[None]
 
 @ft.lru_cache(maxsize=64)
@@ -518,18 +531,25 @@ class Tiled(KernelMatrix):
 
 @patch
 def matmul(self: Tiled, v):
-    def product(size):
-        t = dc.replace(self.tiling, size=size)
-        waves = t.waves()
-        at = NamedSharding(waves.mesh, P('rows'))
-        zeros = jax.jit(lambda: jnp.zeros((waves.mesh.size, waves.padded[0], v.shape[1]), self.dtype), out_shardings=at)()
-        # Below the last example lie copies of it: zeros there keep them out of the sum.
-        y = t.over_waves(waves, zeros, jnp.pad(v, ((0, waves.padded[1] - len(v)), (0, 0))), _add_products)
-        y = _total(waves, self.shape[0])(y)
-        return jax.block_until_ready(y if jax.process_count() > 1 else jax.device_put(y, jax.local_devices()[0]))
-    y, size = halving(product, self.tiling.size or max(self.shape))
+    y, size = halving(lambda size: dc.replace(self.tiling, size=size).product(v), self.tiling.size or max(self.shape))
     if size != self.tiling.size: self.tiling = dc.replace(self.tiling, size=size)
-    return y if jax.process_count() == 1 else jnp.asarray(y.addressable_data(0))
+    return y
+
+@patch
+def product(self: Tiling, v):
+    "The product with `v` `(n2, m)`, of NumPy's float64, as is the result"
+    waves, at, y = self.waves(), NamedSharding(self.waves().mesh, P('rows')), None
+    # Below the last example lie copies of it: zeros there keep them out of the sum.
+    v = np.pad(v, ((0, waves.padded[1] - len(v)), (0, 0)))
+    with jax.enable_x64(True):
+        y = jax.jit(lambda: jnp.zeros((waves.mesh.size, waves.padded[0], v.shape[1])), out_shardings=at)()
+        v = everywhere(waves.mesh, v)
+    def add(tiles, l, w):
+        nonlocal y
+        with jax.enable_x64(True): y = wave_take(_add_products, waves)(y, v, tiles, l, w)
+    self.over_waves(waves, add)
+    with jax.enable_x64(True): y = _total(waves, self.sizes()[0])(y)
+    return np.asarray(y.addressable_data(0))
 
 @patch
 def rows(self: Tiled, index):
