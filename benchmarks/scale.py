@@ -31,6 +31,12 @@ def network():
     return stax.serial(*layer(), *layer(), stax.Dense(1, 1.5, .1))
 
 
+def myrtle():
+    from neural_tangents_nb import stax
+    conv, pool = lambda: (stax.Conv(64, (3, 3), padding='SAME'), stax.Relu()), lambda: stax.AvgPool((2, 2), (2, 2))
+    return stax.serial(*conv(), *conv(), pool(), *conv(), pool(), *conv(), pool(), stax.Flatten(), stax.Dense(1))
+
+
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
 
 
@@ -118,42 +124,56 @@ def kills(n=20_000, tile=1024, times=5):
         return dict(n=n, tiles=tiles, kills=times, computed=lines(log), again=lines(log) - tiles, bit_identical=checksum(f'{d}/whole') == checksum(f'{d}/killed'))
 
 
+def workloads(n, tile, count):
+    "Three kernels over devices: one in memory, one never formed times ten vectors, and one that costs more to compute"
+    import jax, numpy as np
+    import neural_tangents_nb as nt
+    x, y, _ = digits(n)
+    images = np.random.RandomState(0).randn(64, 16, 16, 3).astype('f4')
+    where = -1 if count > 1 else 0
+    dense, costly = nt.batch(network().kernel_fn, tile, where), nt.batch(myrtle().kernel_fn, 8, where)
+    product = nt.Tiled(network().kernel_fn, x, None, 'ntk', tile, where)
+    return dict(FCN=lambda: dense(x, None, 'ntk'), product=lambda: product.matmul(y), Myrtle=lambda: costly(images, None, 'ntk'))
+
+
+def best(f, times=3):
+    "The least seconds of some calls, after a first one"
+    import jax
+    seconds = []
+    for _ in range(times + 1):
+        start = time.perf_counter()
+        jax.block_until_ready(f())
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
+
+
 def hosts(n=8_192, tile=512):
-    "One and two processes with one core each, of one kernel"
+    "One and two processes with one core each, of the same kernels"
     def seconds(count):
         code = f'from benchmarks.scale import one_of_hosts; one_of_hosts(%d, {count}, {n}, {tile})'
         port = random.randint(20000, 40000)
-        ps = [subprocess.Popen([sys.executable, '-c', code % r], stdout=subprocess.PIPE, text=True,
-                               env=os.environ | dict(PORT=str(port), XLA_FLAGS='--xla_cpu_multi_thread_eigen=false')) for r in range(count)]
-        return max(float(p.communicate()[0].split()[-1]) for p in ps)
+        ps = [subprocess.Popen([sys.executable, '-c', code % r], stdout=subprocess.PIPE, text=True, env=os.environ | dict(PORT=str(port))) for r in range(count)]
+        found = [json.loads(p.communicate()[0].splitlines()[-1]) for p in ps]
+        return {k: max(f[k] for f in found) for k in found[0]}
     one, two = seconds(1), seconds(2)
-    return dict(n=n, one=one, two=two, speedup=one/two)
+    return dict(n=n, one=one, two=two, speedup={k: one[k]/two[k] for k in one})
 
 
 def one_of_hosts(rank, count, n, tile):
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
     import jax
-    import neural_tangents_nb as nt
     if count > 1: jax.distributed.initialize(f'127.0.0.1:{os.environ["PORT"]}', count, rank)
-    f, x = nt.batch(network().kernel_fn, tile), digits(n)[0]
-    jax.block_until_ready(f(x, None, 'ntk'))
-    start = time.perf_counter()
-    jax.block_until_ready(f(x, None, 'ntk'))
-    print(time.perf_counter() - start)
+    print(json.dumps({name: best(f) for name, f in workloads(n, tile, count).items()}))
 
 
 def devices(n=8_192, tile=512):
     "One device against eight simulated ones, on the same cores"
     def seconds(count):
-        code = f'''import jax, time; jax.config.update('jax_num_cpu_devices', {count})
-import neural_tangents_nb as nt
-from benchmarks.scale import digits, network
-f, x = nt.batch(network().kernel_fn, {tile}), digits({n})[0]
-jax.block_until_ready(f(x, None, 'ntk')); start = time.perf_counter()
-jax.block_until_ready(f(x, None, 'ntk')); print(time.perf_counter() - start)'''
-        return float(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()[-1])
+        code = f'import jax, json; jax.config.update("jax_num_cpu_devices", {count})\n' \
+               f'from benchmarks.scale import best, workloads; print(json.dumps({{k: best(f) for k, f in workloads({n}, {tile}, {count}).items()}}))'
+        return json.loads(subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
     one, eight = seconds(1), seconds(8)
-    return dict(n=n, one=one, eight=eight, efficiency=one/eight)
+    return dict(n=n, one=one, eight=eight, efficiency={k: one[k]/eight[k] for k in one})
 
 
 def rates():
@@ -161,14 +181,11 @@ def rates():
     import jax, numpy as np
     from neural_tangents_nb import stax
     from neural_tangents_nb.tiles import tiling
-    conv = lambda: (stax.Conv(64, (3, 3), padding='SAME'), stax.Relu())
-    pool = lambda: (stax.AvgPool((2, 2), (2, 2)),)
-    myrtle = stax.serial(*conv(), *conv(), *pool(), *conv(), *pool(), *conv(), *pool(), stax.Flatten(), stax.Dense(1))
-    def block(): return stax.serial(stax.FanOut(2), stax.parallel(stax.serial(stax.Relu(), stax.Conv(64, (3, 3), padding='SAME'),
-        stax.Relu(), stax.Conv(64, (3, 3), padding='SAME')), stax.Identity()), stax.FanInSum())
-    wide = stax.serial(stax.Conv(64, (3, 3), padding='SAME'), block(), *pool(), block(), *pool(), block(), stax.GlobalAvgPool(), stax.Dense(1))
+    conv, pool = lambda: stax.Conv(64, (3, 3), padding='SAME'), lambda: (stax.AvgPool((2, 2), (2, 2)),)
+    def block(): return stax.serial(stax.FanOut(2), stax.parallel(stax.serial(stax.Relu(), conv(), stax.Relu(), conv()), stax.Identity()), stax.FanInSum())
+    wide = stax.serial(conv(), block(), *pool(), block(), *pool(), block(), stax.GlobalAvgPool(), stax.Dense(1))
     out = {}
-    for name, net, shape, count in (('FCN', network(), (64,), 512), ('Myrtle', myrtle, (16, 16, 3), 4), ('WideResNet', wide, (16, 16, 3), 4)):
+    for name, net, shape, count in (('FCN', network(), (64,), 512), ('Myrtle', myrtle(), (16, 16, 3), 4), ('WideResNet', wide, (16, 16, 3), 4)):
         x = np.random.RandomState(0).randn(2*count, *shape).astype('f4')
         t = tiling(net.kernel_fn, x[:count], x[count:], ('ntk',), {}, 0)
         jax.block_until_ready(t.tile(0, 0, count, count))

@@ -242,8 +242,8 @@ class Waves:
         i = device*self.t1 + l
         return i, (i + w) % self.t2 if self.half else w
     def computed(self):
-        "Which entries of the padded kernel are computed, rather than mirrored?"
-        i, j = (jnp.arange(n)//r for n, r in zip(self.padded, (self.r1, self.r2)))
+        "Which tiles are computed, rather than mirrored?"
+        i, j = np.arange(self.mesh.size*self.t1), np.arange(self.t2)
         return (j[None] - i[:, None]) % self.t2 <= self.t2//2 if self.half else None
 
 # %% ../nbs/14_tiles.ipynb #b5c5e77e
@@ -314,13 +314,22 @@ def _write_rows(waves, out, v, tile, at):
     put = lambda o, t: lax.dynamic_update_slice(o, t, (l*waves.r1, j*waves.r2) + (0*l,)*(t.ndim-2))
     return jax.tree.map(put, out, tile)
 
+def _mirror_rows(h, waves, paired):
+    "Within each device: its rows `h`, with the tiles that it lacks from the devices that have them transposed"
+    (rows, *_), d = h.shape, waves.mesh.size
+    columns = jnp.moveaxis(h.reshape(rows, d, rows, *h.shape[2:]), 1, 0)
+    theirs = lax.all_to_all(columns, 'rows', 0, 0)
+    theirs = jnp.moveaxis(jax.vmap(lambda a: mirrored(a, paired))(theirs), 0, 1)
+    own = lax.dynamic_slice_in_dim(jnp.asarray(waves.computed()), lax.axis_index('rows')*waves.t1, waves.t1)
+    tiles = lambda a: a.reshape(waves.t1, waves.r1, waves.t2, waves.r2, *h.shape[2:])
+    return jnp.where(own.reshape(waves.t1, 1, waves.t2, 1, *(1,)*(h.ndim-2)), tiles(h), tiles(theirs)).reshape(h.shape)
+
 @ft.lru_cache(maxsize=64)
 def _finish(waves, n1, n2, paired, spec):
-    def one(h):
-        done = waves.computed()
-        if done is not None: h = jnp.where(done.reshape(done.shape + (1,)*(h.ndim-2)), h, mirrored(h, paired))
-        return h[:n1, :n2]
-    return jax.jit(lambda hs: jax.tree.map(one, hs), out_shardings=NamedSharding(waves.mesh, spec))
+    whole = lambda h: h
+    if waves.half: whole = jax.shard_map(lambda h: _mirror_rows(h, waves, paired), mesh=waves.mesh, in_specs=P('rows'),
+                                         out_specs=P('rows'), check_vma=False)
+    return jax.jit(lambda hs: jax.tree.map(lambda h: whole(h)[:n1, :n2], hs), out_shardings=NamedSharding(waves.mesh, spec), donate_argnums=0)
 
 @patch
 def run_sharded(self: Tiling):
