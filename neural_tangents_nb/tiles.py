@@ -329,7 +329,7 @@ def _finish(waves, n1, n2, paired, spec):
     whole = lambda h: h
     if waves.half: whole = jax.shard_map(lambda h: _mirror_rows(h, waves, paired), mesh=waves.mesh, in_specs=P('rows'),
                                          out_specs=P('rows'), check_vma=False)
-    return jax.jit(lambda hs: jax.tree.map(lambda h: whole(h)[:n1, :n2], hs), out_shardings=NamedSharding(waves.mesh, spec), donate_argnums=0)
+    return jax.jit(lambda hs: jax.tree.map(lambda h: whole(h)[:n1, :n2], hs), out_shardings=NamedSharding(waves.mesh, spec))
 
 @patch
 def run_sharded(self: Tiling):
