@@ -1,11 +1,23 @@
 """Infinitely wide neural networks in JAX: kernels, predictions with uncertainty, and the finite networks behind them."""
 __version__ = "0.1.0"
 
-from . import predict, stax
+import sys
+from . import cost, predict, stax, viz
 from .empirical import (
     NtkImplementation, empirical_nngp_fn, empirical_ntk_vp_fn, linearize, taylor_expand)
+from .hyperparameters import fit_hyperparameters
 from .kernel import Kernel
 from .montecarlo import monte_carlo_kernel_fn
 from .store import open_store, store
 from .structured import empirical_kernel_fn, empirical_ntk_fn
 from .tiles import Tiled, batch
+
+
+def _former(module):
+    "A `__getattr__` by which names of old say what they are called now"
+    def __getattr__(name):
+        from .migrate import former_name
+        raise former_name(module, name)
+    return __getattr__
+
+for _m in __name__, 'neural_tangents_nb.predict', 'neural_tangents_nb.stax': setattr(sys.modules[_m], '__getattr__', _former(_m))

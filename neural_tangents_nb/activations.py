@@ -15,6 +15,7 @@ from jax import lax, numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from fastcore.basics import patch
 from .core import struct, static
+from .kernel import vary
 from .layer import Layer
 from .numerics import (
     angle, atan2, balance, det, half_gap, inv, legs, legs_eye, root, sliver)
@@ -31,6 +32,7 @@ class Activation(Layer):
     def dvar(self, k11, k12, k22):
         r"$\frac12\mathbb{E}[\phi''(u)\phi(v)]$, the slope of `dual` in `k11`"
         return jax.jvp(lambda p: self.dual(p, k12, k22), (k11,), (jnp.ones_like(k11),))[1]
+    def need(self, want): return vary(want)
     def apply(self, params, x): return self.fn(x)
     def kernel(self, k):
         out = k.nonlinear(lambda *ks: pushed(self, *ks), repr(self))

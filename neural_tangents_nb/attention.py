@@ -12,7 +12,7 @@ import jax, numpy as np
 from jax import lax, numpy as jnp, random
 from fastcore.basics import patch
 from .core import struct, static
-from .kernel import Kernel, diagonals, hidden, join, mix, to_front
+from .kernel import Kernel, diagonals, hidden, join, read, to_front
 from .layer import Layer, channels_masked
 from .norm import two_sided # its import adds `sides`, `congruence` and `each_batch` to Kernel
 
@@ -84,7 +84,7 @@ class Attention(Layer):
         for name in ('n_chan_out', 'n_chan_key', 'n_chan_val', 'n_heads'):
             n = getattr(self, name)
             if not isinstance(n, (int, np.integer)) or n < 1: raise ValueError(f'`{name}` must be a positive integer, got {n!r}')
-    def need(self, want): return mix(want)
+    def need(self, want): return read(want)
     def mask(self, m, s): return channels_masked(m, self.channel_axis)
     def shape(self, s):
         c = self.channel_axis % len(s)

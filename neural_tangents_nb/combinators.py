@@ -12,13 +12,14 @@ import jax, numpy as np
 from jax import lax, numpy as jnp, random
 from fastcore.basics import patch
 from .core import struct, static, is_tree, tree_map, tree_leaves
-from .kernel import Kernel, Need, join, mixture, diagonals
+from .kernel import Kernel, Need, follow, join, mixture, together, diagonals
 from .layer import Layer, Container, MaskedArray, Layout, as_layer, as_shape, serial, looped
 
 # %% ../nbs/04_combinators.ipynb #1b3cf7d5
 @struct
 class Identity(Layer):
     "The layer that changes nothing"
+    def need(self, want): return follow(want)
     def apply(self, params, x): return x
     def kernel(self, k): return k
 
@@ -100,6 +101,7 @@ def parallel(*layers) -> Parallel:
 class FanIn(Layer):
     "A layer that merges a list of branches"
     def merged(self, s): raise NotImplementedError
+    def need(self, want): return follow(want)
     def shape(self, s):
         if not is_tree(s) or not s or not is_tree(s[0]): raise ValueError(
             f'{self!r} merges a list of branches, got one input of shape {s}; put FanOut and parallel before it')
@@ -180,6 +182,7 @@ class FanInProd(FanIn):
 class FanInConcat(FanIn):
     "Branches one after the other along the channels, a position axis, or the batch"
     axis: int = static(-1) # The axis of the activations along which to join
+    def need(self, want): return together(want) if self.axis != -1 else want # it may be the batch
     def merged(self, shapes):
         a = self.axis % len(shapes[0])
         rest = [s[:a] + s[a+1:] for s in shapes]
@@ -190,7 +193,6 @@ class FanInConcat(FanIn):
         wide = lambda m, s: jnp.broadcast_to(m, [n if i == a or any(mm.shape[i] > 1 for mm in ms) else 1 for i, n in enumerate(s)])
         return jnp.concatenate([wide(m, b) for m, b in zip(ms, s)], a)
     def apply(self, params, xs): return jnp.concatenate(xs, self.axis)
-    def need(self, want): return want
     def merge(self, ks, want):
         a = self.axis % len(ks[0].shape1)
         return self.channels(ks) if a == ks[0].channel_axis else self.blocks(ks, a)
@@ -218,10 +220,10 @@ def blocks(self: FanInConcat, ks, a):
         f'{self!r}: along positions or the batch all branches must be Gaussian of mean zero; end each with a Dense or Conv layer')
     k = ks[0]
     before = [i for i in range(a) if i not in (k.batch_axis, k.channel_axis)]
-    def merge(arrays, nb):
+    def merge(arrays, nb, full):
         if a == k.batch_axis: return jnp.concatenate(arrays) if nb == 1 else block_diag(arrays, 0)
-        return block_diag(arrays, nb + 2*len(before)) if k.full else jnp.concatenate(arrays, nb + len(before))
-    return join(ks, lambda bs: merge(bs, 2), lambda bs: merge(bs, k.covs()))
+        return block_diag(arrays, nb + 2*len(before)) if full else jnp.concatenate(arrays, nb + len(before))
+    return join(ks, lambda bs: merge(bs, 2, k.full), lambda bs: merge(bs, k.covs(), k.own_full))
 
 # %% ../nbs/04_combinators.ipynb #eb46334a
 @struct

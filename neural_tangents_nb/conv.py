@@ -35,7 +35,7 @@ def check_spec(spec, n):
 # %% ../nbs/06_conv.ipynb #60faf48c
 class Convolution(Affine):
     "Base class of the convolutions: layouts, windows, weights"
-    rhs_dilation = None; feature_group_count = 1
+    rhs_dilation: tuple|None = None; feature_group_count: int = 1
     def __post_init__(self):
         parameterization(self.parameterization); Padding(self.padding)
         put = ft.partial(object.__setattr__, self)
@@ -127,8 +127,9 @@ def convolve(self: Convolution, x, W, ws):
 # %% ../nbs/06_conv.ipynb #ac350a8f
 @patch
 def spread_out(self: Convolution, k):
-    ws, step = self.windows(k.positions), 2 if k.full else 1
-    def mean(a, nb):
+    ws = self.windows(k.positions)
+    def mean(a, nb, full):
+        step = 2 if full else 1
         groups = tuple(tuple(range(i, i + step)) for i in range(nb, a.ndim, step))
         return box(a, groups, ws)/math.prod(self.filter_shape)
     return k.linear(mean)
@@ -228,7 +229,7 @@ def moved(self: ConvTranspose, m, s):
 def embed(self: Kernel):
     "All pairs of positions from equal positions, the others being zero"
     if self.full: return self
-    def widen(a, nb):
+    def widen(a, nb, full):
         for i in range(nb, 2*a.ndim - nb, 2):
             eye = jnp.eye(a.shape[i], dtype=a.dtype)
             a = jnp.expand_dims(a, i + 1)*eye.reshape(*eye.shape, *(1,)*(a.ndim - i - 1))

@@ -10,6 +10,7 @@ __all__ = ['static', 'struct', 'brief', 'is_tree', 'tree_map', 'tree_leaves', 'c
 import dataclasses as dc
 from collections import namedtuple
 from functools import lru_cache
+from typing import dataclass_transform
 import jax, numpy as np
 from jax import numpy as jnp
 
@@ -18,6 +19,7 @@ def static(default=dc.MISSING, **kwargs):
     "A dataclass field that is part of the program, not of the data: it is hashed, never traced"
     return dc.field(default=default, metadata=dict(static=True), **kwargs)
 
+@dataclass_transform(frozen_default=True) # `static` is no field specifier: checkers would not see its default, given by position
 def struct(cls):
     "Make `cls` a frozen dataclass and a pytree whose leaves are the fields not declared `static()`"
     cls = dc.dataclass(frozen=True, repr=False)(cls)

@@ -11,7 +11,7 @@ import jax, numpy as np
 from jax import lax, numpy as jnp
 from fastcore.basics import patch
 from .core import struct, static
-from .kernel import Kernel, mix, to_front
+from .kernel import Kernel, read, to_front
 from .layer import Layer
 from .norm import as_axes # its import adds `congruence` and `slots` to Kernel
 
@@ -89,7 +89,7 @@ class Aggregate(Layer):
             f'`implementation` must be one of {names}, got {self.implementation!r}')
         object.__setattr__(self, 'implementation', AggregateImplementation(self.implementation))
         if isinstance(self.aggregate_axis, list): object.__setattr__(self, 'aggregate_axis', tuple(self.aggregate_axis))
-    def need(self, want): return mix(want)
+    def need(self, want): return read(want)
 
 # %% ../nbs/09_graph.ipynb #267abff9
 @patch

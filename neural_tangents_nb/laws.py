@@ -83,7 +83,7 @@ def positive(b):
 def narrow_is_diagonal(b):
     "Keeping equal positions only gives the diagonal of keeping all"
     x1, x2 = b.xs
-    try: wanted(b.net, x1, None, True)
+    try: wanted(b.net, x1, (), None, True)
     except ValueError: return 'needs all pairs'
     whole, part = (b.net.kernel_fn(x1, x2, diagonal_spatial=d) for d in (False, True))
     test_close(whole.narrow(Need(0)).nngp, part.nngp); test_close(whole.narrow(Need(0)).ntk, part.ntk)

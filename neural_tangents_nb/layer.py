@@ -6,16 +6,18 @@
 __all__ = ['ARRAYS', 'as_input', 'check_pair', 'MaskedArray', 'find_mask', 'to_masked', 'unmask_fn', 'Layer', 'as_key',
            'as_shape', 'check_axes', 'check_need', 'Layout', 'pick', 'wanted', 'numeric', 'is_pair', 'parameterization',
            'Affine', 'channels_masked', 'Dense', 'Container', 'Serial', 'looped', 'Triple', 'as_layer', 'serial',
-           'Text']
+           'pieces', 'Text']
 
 # %% ../nbs/02_layer.ipynb #ea6e79ac
 import dataclasses as dc, functools as ft, inspect, math
+from typing import TYPE_CHECKING, Any
 import jax, numpy as np
 from jax import numpy as jnp, random
 from fastcore.basics import patch
 from .core import (struct, static, brief, is_tree, tree_map, tree_leaves, canonical_get,
                                      select)
-from .kernel import Kernel, Need, keep, lift, hidden
+from .kernel import Kernel, Need, keep, follow, lift, hidden
+from .machine import tile_of, tiled
 
 # %% ../nbs/02_layer.ipynb #3a40f9c5
 def as_input(x, name='x1', masked=False):
@@ -91,7 +93,9 @@ def _given(fn, first, kwargs):
 
 class Layer:
     "A layer of a finite network (`init_fn`, `apply_fn`) and of its infinite limit (`kernel_fn`); unpacks as that triple"
-    batch_axis = None; channel_axis = None # A layer that reads its inputs' layout has these as fields
+    if TYPE_CHECKING:
+        def __getattr__(self, name: str) -> Any: "Checkers of types do not see what `@patch` adds"
+    batch_axis: int|None = None; channel_axis: int|None = None # A layer that reads its inputs' layout has these as fields
     __repr__ = brief
     def shape(self, s): "Output shape for input shape `s`"; return s
     def init(self, key, s): "Parameters for input shape `s`"; return ()
@@ -197,33 +201,43 @@ def pick(k, get):
     return k if get is None else tree_map(lambda k: select(get, lambda n: _field(k, n), 'AnalyticKernel'), k)
 
 # %% ../nbs/02_layer.ipynb #4b63b36c
+def _layout(axes, ndim):
+    "Batch and channel axis of inputs of `ndim` axes, of which the network says `axes`"
+    if not isinstance(axes, Layout): raise TypeError(
+        f'the network takes a list of {len(axes)} inputs, got one array; pass a list, or put FanOut({len(axes)}) before its branches')
+    b = (axes[0] or 0) % ndim
+    return b, (ndim - 1 if b < ndim - 1 else 0) if axes[1] is None else axes[1] % ndim
+
 def _lift(layer, x1, x2, mask_constant, ntk, need):
     def one(x1, x2, axes, need):
-        if not isinstance(axes, Layout): raise TypeError(
-            f'the network takes a list of {len(axes)} inputs, got one array; pass a list, or put FanOut({len(axes)}) before its branches')
-        b, c = axes
-        b = 0 if b is None else b
-        if c is None: c = -1 if b % x1.ndim != x1.ndim-1 else 0
+        b, c = _layout(axes, x1.ndim)
         return lift(x1, x2, ntk, need, b, c, find_mask(x1, mask_constant),
                     None if x2 is None else find_mask(x2, mask_constant))
     return tree_map(one, x1, x2, layer.axes(), need)
 
+@patch
+def tile(self: Layer, x1, x2, want):
+    "Rows and columns of the tiles in which to compute, None for all at once"
+    return None # until the section on large kernels
+
 def _infinite(layer, x1, x2, mask_constant, extras, ntk, want, get):
     "Kernels from inputs or kernel states"
-    k = x1
-    if not isinstance(tree_leaves(x1)[0], Kernel): k = _lift(layer, x1, x2, mask_constant, ntk, layer.need(want))
-    return pick(layer.run(k, want, **extras), get)
+    if isinstance(tree_leaves(x1)[0], Kernel): return pick(layer.run(x1, want, **extras), get)
+    names = {get} if isinstance(get, str) else set(get or ())
+    tile = layer.tile(x1, x2, want) if names and names <= {'nngp', 'ntk'} and not extras and not is_tree(x1) else None
+    if tile is not None: return _in_tiles(layer, x1, x2, mask_constant, ntk, want, get, tile)
+    return pick(layer.run(_lift(layer, x1, x2, mask_constant, ntk, layer.need(want)), want, **extras), get)
 
 _compiled = jax.jit(_infinite, static_argnums=(5, 6, 7))
 
 # %% ../nbs/02_layer.ipynb #83bbb99e
-def wanted(layer, x1, diagonal_batch, diagonal_spatial):
+def wanted(layer, x1, names, diagonal_batch, diagonal_spatial):
     "What the caller wants of the output, checked against what the network needs"
     ks = [k for k in tree_leaves(x1) if isinstance(k, Kernel)]
     pos = 0 if ks and all(k.diagonal_spatial for k in ks) else 1
     bat = 1 if ks and not all(k.diagonal_batch for k in ks) else 0
     level = lambda diag, default: default if diag is None else 0 if diag else 2
-    want = Need(level(diagonal_spatial, pos), level(diagonal_batch, bat))
+    want = Need(level(diagonal_spatial, pos), level(diagonal_batch, bat), -1 if names and set(names) <= {'nngp', 'ntk'} else 1)
     need = ft.reduce(Need.join, tree_leaves(layer.need(want)))
     for flag, name, level, what in ((diagonal_spatial, 'diagonal_spatial', need.positions, 'positions'),
                                     (diagonal_batch, 'diagonal_batch', need.batch, 'examples')):
@@ -267,7 +281,7 @@ def kernel_fn(self: Layer,
     x1, x2 = self._entrance(x1, x2, mask_constant is not None)
     if x2 is None and one and not any(isinstance(k, Kernel) for k in tree_leaves(x1)):
         kwargs = {n: v[0] if is_pair(v) else v for n, v in kwargs.items()}
-    want = wanted(self, x1, diagonal_batch, diagonal_spatial)
+    want = wanted(self, x1, names, diagonal_batch, diagonal_spatial)
     inside = get if set(names) <= set(ARRAYS) else None
     f = _compiled if _jittable(self, x1, kwargs) else _infinite
     out = f(self, x1, x2, mask_constant, kwargs, get is None or 'ntk' in names, want, inside)
@@ -298,6 +312,7 @@ class Affine(Layer):
     def __post_init__(self): parameterization(self.parameterization)
     def fan_in(self, s): raise NotImplementedError
     def standard(self): return self.parameterization.lower() == 'standard'
+    def need(self, want): return follow(want)
     def init_scale(self, s): return self.W_std/jnp.sqrt(self.fan_in(s)/self.s[0]) if self.standard() else 1.
     def apply_scale(self, s): return 1/math.sqrt(self.s[0]) if self.standard() else self.W_std/math.sqrt(self.fan_in(s))
     def spread_out(self, k): "The covariances averaged over what one output reads"; return k
@@ -470,6 +485,62 @@ def as_layer(layer):
 def serial(*layers) -> Serial:
     "The composition of `layers`, applied from the first to the last"
     return Serial(tuple(map(as_layer, layers)))
+
+# %% ../nbs/02_layer.ipynb #ea14d4e9
+def _flat(layer): return [l for inner in layer.layers for l in _flat(inner)] if type(layer) is Serial else [layer]
+
+def pieces(layer, want):
+    "The network as `[(piece, want of its output)]`, cut where positions were mixed and variances are read later"
+    layers = _flat(layer)
+    out, start = [], 0
+    for i, (l, w) in enumerate(zip(layers, Serial(tuple(layers)).wants(want)[0]), 1):
+        if is_tree(w) or w.own < 0 or i == len(layers): continue
+        needs = l.need(dc.replace(w, own=0))
+        if not is_tree(needs) and needs.own > 0: out, start = out + [(Serial(tuple(layers[start:i])), w)], i
+    return out + [(Serial(tuple(layers[start:])), want)]
+
+def _thin(want): return tree_map(lambda w: dc.replace(w, own=-1), want)
+
+@patch
+def tile(self: Layer, x1, x2, want):
+    "Rows and columns of the tiles in which to compute, None for all at once"
+    need, (b, c) = self.need(want), _layout(self.axes(), x1.ndim)
+    if is_tree(need) or need.whole or need.batch: return None
+    if any(n.own > 0 for p, w in pieces(self, want) for n in tree_leaves(p.need(_thin(w)))): return None
+    positions = math.prod(x1.shape)//x1.shape[b]//x1.shape[c]
+    return tile_of(x1.shape[b], (x1 if x2 is None else x2).shape[b], positions**(2 if need.positions else 1), x2 is None)
+
+def _marks(layer, parts, x, axis, mask_constant, need):
+    "For each example in `x` the variances behind all `parts` but the last"
+    def one(x):
+        k, out = _lift(layer, jnp.expand_dims(x, axis), None, mask_constant, False, need), []
+        for p, w in parts[:-1]:
+            k = p.run(k, w)
+            out.append(k.variances())
+        return jax.tree.map(lambda v: v[0], out)
+    return jax.lax.map(one, jnp.moveaxis(x, axis, 0)) if len(parts) > 1 else []
+
+# %% ../nbs/02_layer.ipynb #88309243
+def _in_tiles(layer, x1, x2, mask_constant, ntk, want, get, tile):
+    "The kernel by `tiled`"
+    parts, axis = pieces(layer, want), _layout(layer.axes(), x1.ndim)[0]
+    sides = [(x, _marks(layer, parts, x, axis, mask_constant, layer.need(want))) for x in ([x1] if x2 is None else [x1, x2])]
+    def cut(side, start):
+        x, marks = sides[side*len(sides)//2]
+        of = lambda a, axis: jax.lax.dynamic_slice_in_dim(a, start, tile[side], axis)
+        return of(x, axis), jax.tree.map(lambda v: of(v, 0), marks)
+    def part(i, j):
+        (a, marks1), (b, marks2) = cut(0, i), cut(1, j)
+        k = _lift(layer, a, b, mask_constant, ntk, parts[0][0].need(_thin(parts[0][1])))
+        at = jnp.arange(tile[0])
+        if x2 is None: k = k.replace(twins=(i + at)[:, None] == j + at)
+        for (p, w), v1, v2 in zip(parts, marks1, marks2): k = p.run(k, _thin(w)).know(v1, v2)
+        return pick(parts[-1][0].run(k, want), get)
+    def swapped(a): # positions are stored in pairs
+        rest = [i + j for i in range(2, a.ndim, 2) for j in (1, 0)] if want.positions else range(2, a.ndim)
+        return a.transpose(1, 0, *rest)
+    mirror = (lambda t: jax.tree.map(swapped, t)) if x2 is None else None
+    return tiled(part, (x1.shape[axis], (x1 if x2 is None else x2).shape[axis]), tile, mirror)
 
 # %% ../nbs/02_layer.ipynb #cc155bfe
 @patch

@@ -11,7 +11,7 @@ import jax, numpy as np
 from jax import numpy as jnp, random
 from fastcore.basics import patch
 from .core import struct, static
-from .kernel import Kernel, Need, hidden
+from .kernel import Kernel, Need, hidden, together, vary
 from .layer import Layer
 
 # %% ../nbs/07_norm.ipynb #c1f686d4
@@ -58,6 +58,7 @@ class LayerNorm(Layer):
     channel_axis: int = static(-1) # Where the channels are
     def __post_init__(self):
         if isinstance(self.axis, list): object.__setattr__(self, 'axis', tuple(self.axis))
+    def need(self, want): return vary(want)
 
 # %% ../nbs/07_norm.ipynb #0c0b5a4d
 def standardize(x, axes, eps, mask):
@@ -88,10 +89,10 @@ def equal(shape, pairs):
 @patch
 def noisy(self: Kernel, c):
     "Multiply the second moment of each entry with itself by `c`, as independent noise of second moment `c` does"
-    pairs = lambda nb: (0,)*(nb == 2) + tuple(nb + 2*i for i in range(self.n_positions) if self.full)
-    grow = lambda a, nb: jnp.where(equal(a.shape, pairs(nb)), c*a, a)
-    own = lambda a: grow(a, self.covs())
-    return self.sides(lambda a: jnp.where(self.x1_is_x2, grow(a, 2), a), own, own)
+    pairs = lambda nb, full: (0,)*(nb == 2) + tuple(nb + 2*i for i in range(self.n_positions) if full)
+    grow = lambda a, nb, full: jnp.where(equal(a.shape, pairs(nb, full)), c*a, a)
+    own = lambda a: grow(a, self.covs(), self.own_full)
+    return self.sides(lambda a: jnp.where(self.x1_is_x2, grow(a, 2, self.full), a), own, own)
 
 # %% ../nbs/07_norm.ipynb #f6424603
 @struct
@@ -103,6 +104,7 @@ class Dropout(Layer):
         if self.mode not in ('train', 'test'): raise ValueError(f"`mode` must be 'train' or 'test', got {self.mode!r}")
         if isinstance(self.rate, (int, float, np.generic)) and not 0 < self.rate <= 1: raise ValueError(
             f'`rate` is the probability to keep an entry and must be in (0, 1], got {self.rate}')
+    def need(self, want): return vary(together(want))
     def kernel(self, k):
         return k if self.mode == 'test' else k.noisy(1/self.rate).replace(is_gaussian=False)
     def apply(self, params, x, rng):
@@ -166,7 +168,7 @@ class BatchNorm(Layer):
     def apply(self, params, x, mask):
         axes = tuple(i for i in range(x.ndim) if i != self.channel_axis % x.ndim)
         return standardize(x, axes, self.eps, mask)
-    def need(self, want): return Need(max(1, want.positions), max(1, want.batch))
+    def need(self, want): return Need(max(1, want.positions), max(1, want.batch), whole=1)
 
 # %% ../nbs/07_norm.ipynb #bac67162
 @patch

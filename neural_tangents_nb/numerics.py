@@ -51,9 +51,9 @@ def balance(
 @jax.custom_jvp
 def det(k11, k12, k22):
     "$k_{11}k_{22}-k_{12}^2\\ge 0$, without cancellation for near inputs; balance them first"
-    t = jnp.where(k11 > 2*k22, .5, jnp.where(k22 > 2*k11, 2., 1.)).astype(jnp.result_type(k12))
+    choose = lambda *v: jnp.where(k11 > 2*k22, v[0], jnp.where(k22 > 2*k11, v[1], 1.)).astype(jnp.result_type(k12))
     c = jnp.abs(k12)
-    a, b = k11*t - c, k22/t - c
+    a, b = k11*choose(.5, 2.) - c, k22*choose(2., .5) - c
     d = c*(a + b) + a*b
     return jnp.where(d < 0, 0, d)
 

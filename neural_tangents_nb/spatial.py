@@ -15,7 +15,7 @@ import jax, numpy as np
 from jax import lax, numpy as jnp
 from fastcore.basics import patch
 from .core import struct, static
-from .kernel import Kernel, Need, keep, mix, reset, spread, diagonals, hidden
+from .kernel import Kernel, Need, mix, reset, together, spread, diagonals, hidden
 from .layer import Layer, channels_masked
 
 # %% ../nbs/05_spatial.ipynb #54182ead
@@ -113,12 +113,12 @@ def relaid(self: Kernel, **static_fields):
 
 @patch
 def sided(self: Kernel, f, left, right):
-    "Apply `f(block, n_batch_axes, rows, columns)`, where `left` belongs to batch 1 and `right` to batch 2"
+    "Apply `f(block, n_batch_axes, all_positions, rows, columns)`, where `left` belongs to batch 1 and `right` to batch 2"
     def one(k):
         second = k.cov2 if k.cov2 is not None or left is right else k.cov1
-        own = lambda c, o: None if c is None else f(c, k.covs(), o, o)
+        own = lambda c, o: None if c is None else f(c, k.covs(), k.own_full, o, o)
         cross = k.replace(cov1=None, cov2=None).blocks(
-            lambda a, nb: None if a is None else f(a, nb, left, right))
+            lambda a, nb, full: f(a, nb, full, left, right))
         return cross.replace(cov1=own(k.cov1, left), cov2=own(second, right))
     return self.by_group(one)
 
@@ -140,8 +140,8 @@ class Flatten(Layer):
     def mask(self, m, s): return self.apply((), jnp.broadcast_to(m, s))
     def apply(self, params, x): return self.flat(x).T if self.batch_axis_out % 2 else self.flat(x)
     def kernel(self, k):
-        n, full = k.n_positions, k.full
-        mean = lambda a, nb: jnp.mean(diagonals(a, nb, n) if full else a, range(nb, nb + n))
+        n = k.n_positions
+        mean = lambda a, nb, full: jnp.mean(diagonals(a, nb, n) if full else a, range(nb, nb + n))
         b = self.batch_axis_out % 2
         return k.linear(mean).replace(is_gaussian=k.is_gaussian and not n, diagonal_spatial=False,
                                       batch_axis=b, channel_axis=1 - b, groups=() if n else k.groups)
@@ -189,9 +189,9 @@ def apply(self: Pool, params, x):
 
 @patch
 def kernel(self: Pool, k):
-    twice = 2 if k.full else 1
-    ws = [w for w in self.windows(k.positions) for _ in range(twice)]
-    return k.linear(lambda a, nb: self.pool(a, range(nb, a.ndim), ws))
+    windows = self.windows(k.positions)
+    ws = lambda full: [w for w in windows for _ in range(2 if full else 1)]
+    return k.linear(lambda a, nb, full: self.pool(a, range(nb, a.ndim), ws(full)))
 
 # %% ../nbs/05_spatial.ipynb #fbce79aa
 def centres(m, axes, windows, s):
@@ -238,7 +238,7 @@ class GlobalPool(Layer):
     def mask(self, m, s): return channels_masked(m, self.channel_axis).all(self.spots(len(s)))
     def sums(self, k):
         n, b = k.n_positions, int(k.batch_axis > k.channel_axis)
-        total = k.linear(lambda a, nb: a.sum(range(nb, a.ndim)))
+        total = k.linear(lambda a, nb, full: a.sum(range(nb, a.ndim)))
         return total.relaid(diagonal_spatial=False, batch_axis=b, channel_axis=1 - b)
 
 @struct
@@ -278,7 +278,7 @@ class GlobalAvgPool(GlobalPool):
 @patch
 def affine_groups(self: Kernel, scale):
     "Covariances times `scale`, channel groups kept"
-    return self.linear(lambda a, nb: scale*a)
+    return self.linear(lambda a, nb, full: scale*a)
 
 # %% ../nbs/05_spatial.ipynb #f82bc5ce
 def act(R, a, axis):
@@ -325,7 +325,7 @@ def shape(self: Resize, s):
 def need(self: Resize, want):
     b, c = (a % len(self.sizes) for a in (self.batch_axis, self.channel_axis))
     if any(m != -1 for a, m in enumerate(self.sizes) if a not in (b, c)): want = mix(want)
-    return want if self.sizes[b] == -1 else dc.replace(want, batch=max(1, want.batch))
+    return want if self.sizes[b] == -1 else dc.replace(together(want), batch=max(1, want.batch))
 
 # %% ../nbs/05_spatial.ipynb #f364db9d
 @patch
@@ -347,11 +347,10 @@ def mask(self: Resize, m, s):
 
 @patch
 def kernel(self: Resize, k):
-    at, twice = spots(len(self.sizes), self.batch_axis, self.channel_axis), 2 if k.full else 1
-    sizes = [self.sizes[a] for a in at for _ in range(twice)]
+    at = spots(len(self.sizes), self.batch_axis, self.channel_axis)
     batch = self.sizes[self.batch_axis]
-    def op(a, nb):
-        for axis, m in enumerate([batch]*nb + sizes):
+    def op(a, nb, full):
+        for axis, m in enumerate([batch]*nb + [self.sizes[i] for i in at for _ in range(2 if full else 1)]):
             if m != -1: a = act(self.matrix(a.shape[axis], m, a.dtype), a, axis)
         return a
     return k.linear(op)
@@ -420,7 +419,7 @@ def __getitem__(self: Kernel, idx):
     if isinstance(idx[b], int): raise NotImplementedError(
         f'the index {idx} removes the batch (axis {b}); use a slice such as {idx[b]}:{idx[b]+1}')
     at = [idx[a] for a in spots(len(idx), b, c)]
-    cut = lambda a, nb: a[plain((idx[b],)*nb + tuple(i for i in at for _ in range(2 if self.full else 1)))]
+    cut = lambda a, nb, full: a[plain((idx[b],)*nb + tuple(i for i in at for _ in range(2 if full else 1)))]
     gone = [a for a, i in enumerate(idx) if isinstance(i, int)]
     mask = lambda m, s: None if m is None else jnp.broadcast_to(m, s)[plain(idx)]
     facts = dict(shape1=indexed(idx, self.shape1), shape2=indexed(idx, self.shape2), batch_axis=b - sum(a < b for a in gone),
@@ -439,6 +438,7 @@ class Index(Layer):
     def shape(self, s): return indexed(full_index(self.idx, len(s)), s)
     def mask(self, m, s): return self.apply((), jnp.broadcast_to(m, s))
     def apply(self, params, x): self.shape(x.shape); return x[plain(self.idx)]
+    def need(self, want): return together(want)
     def kernel(self, k): return k[self.idx]
 
 # %% ../nbs/05_spatial.ipynb #756bbc57
@@ -507,7 +507,7 @@ def dot_general(self: Kernel,
     check_dot(dot, self, b, c)
     o1 = jnp.asarray(other1, self.nngp.dtype)
     o2 = o1 if other2 is other1 else jnp.asarray(other2, self.nngp.dtype)
-    f = lambda a, nb, l, r: dot.block(a, nb, self.full, b, c, l, r)
+    f = lambda a, nb, full, l, r: dot.block(a, nb, full, b, c, l, r)
     at = dot.labels.index
     return self.sided(f, o1, o2).relaid(
         shape1=dot.shape(self.shape1, o1.shape), shape2=dot.shape(self.shape2, o2.shape),
@@ -555,6 +555,7 @@ def shape(self: DotGeneral, s): return s if self.constant is None else self.dot(
 
 @patch
 def need(self: DotGeneral, want):
+    want = together(want)
     ((lc, rc), _), b = self.dimension_numbers, self.batch_axis
     contracted = lc if self.lhs is None else rc
     # Axes counted from the end can't be told from the batch axis without the inputs: then ask for both.

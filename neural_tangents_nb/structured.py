@@ -69,7 +69,7 @@ class Weight:
     shape: tuple # Before the broadcast
     lifts: tuple = () # Equations that rearranged it
     scale: tuple = () # Pairs (equation, operand that is the weight) that multiplied it by a scalar
-    dims: tuple = None # Where the axes went in the broadcast, if there was one
+    dims: tuple|None = None # Where the axes went in the broadcast, if there was one
 
 LIFTS = set('reshape transpose squeeze rev copy copy_p name slice convert_element_type'.split())
 
@@ -229,7 +229,7 @@ FORMS |= dict(concatenate=concatenate, gather=embedding)
 
 # %% ../nbs/12_structured.ipynb #bb3e33bb
 BAD = 'dependent'
-MARKS = {} # primitive name -> rule(eqn, marks) -> marks of the outputs
+MARKS: dict = {} # primitive name -> rule(eqn, marks) -> marks of the outputs
 
 def common(marks):
     "The one mark among several"

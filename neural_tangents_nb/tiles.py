@@ -11,6 +11,7 @@ __all__ = ['LARGEST', 'SHARE', 'cuts', 'rows_of', 'n_rows', 'Assembly', 'mirrore
 # %% ../nbs/14_tiles.ipynb #051ab097
 from collections import deque
 from pathlib import Path
+from typing import Callable
 import dataclasses as dc, functools as ft, math, sys, warnings
 import jax, numpy as np
 from jax import lax, numpy as jnp
@@ -88,8 +89,8 @@ def blocks_of(t):
 @dc.dataclass(frozen=True)
 class Tiling:
     "The tiles of `kernel_fn(x1, x2, *args, **kwargs)`"
-    kernel_fn: callable # As the caller gave it
-    program: callable # The same, compiled
+    kernel_fn: Callable # As the caller gave it
+    program: Callable # The same, compiled
     x1: object # Inputs, or a kernel state
     x2: object # Other inputs, or None
     size: int # Rows and columns of a tile, at most

@@ -1,0 +1,98 @@
+"The estimators behave as scikit-learn expects, and a saved model is data, never code"
+import io, json, pickle, subprocess, sys, zipfile
+import numpy as np, pytest
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import check_estimator
+from neural_tangents_nb import stax
+from neural_tangents_nb.core import test_close as close
+from neural_tangents_nb.sklearn import InfiniteClassifier, InfiniteRegressor, load
+
+RNG = np.random.RandomState(0)
+X, X_TEST = RNG.randn(40, 3), RNG.randn(9, 3)
+Y = np.sin(X[:, 0]) + .1*RNG.randn(40)
+SHALLOW = stax.serial(stax.Dense(1, 1.4, .5), stax.Relu(), stax.Dense(1, 1.4, .5)) # the same code as for deeper ones, compiled in less time
+NOT_RUN = {'check_array_api_input'} # runs only where the environment sets SCIPY_ARRAY_API
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('model', [InfiniteRegressor(SHALLOW), InfiniteClassifier(SHALLOW)], ids=['regressor', 'classifier'])
+def test_scikit_learn_is_content(model):
+    results = check_estimator(model, on_fail=None, on_skip=None)
+    assert len(results) > 40
+    bad = {r['check_name']: r['exception'] for r in results if r['status'] != 'passed' and r['check_name'] not in NOT_RUN}
+    assert not bad, bad
+
+@pytest.fixture(scope='module')
+def fitted(): return InfiniteRegressor(SHALLOW, kind='ntk').fit(X, Y)
+
+def test_copies_predict_the_same(fitted, tmp_path):
+    mean, std = fitted.predict(X_TEST, return_std=True)
+    fitted.save(tmp_path/'m')
+    for copy in pickle.loads(pickle.dumps(fitted)), load(tmp_path/'m'):
+        close(copy.predict(X_TEST, return_std=True), (mean, std), 1e-9)
+    assert load(tmp_path/'m').get_params() == fitted.get_params() and clone(fitted).get_params() == fitted.get_params()
+    assert [p.name for p in tmp_path.iterdir()] == ['m'] # nothing left beside it
+
+def test_scale_of_data_does_not_matter(fitted):
+    other = InfiniteRegressor(SHALLOW, kind='ntk').fit(X*[1., 1e3, 1e-3] + 7., 50*Y - 3)
+    for a, b in zip(fitted.predict(X_TEST, return_std=True), other.predict(X_TEST*[1., 1e3, 1e-3] + 7., return_std=True)):
+        close(b, 50*a - (3 if (a < 0).any() else 0), 1e-6)
+
+def test_tiles_and_solvers_change_nothing(fitted):
+    other = InfiniteRegressor(SHALLOW, kind='ntk', batch_size=50, solver='eigh').fit(X, Y)
+    close(other.predict(X_TEST), fitted.predict(X_TEST), 1e-9)
+
+def test_uncertainty_covers_what_is_left_out():
+    x = RNG.randn(300, 2)
+    y = np.abs(x[:, 0]) + .3*RNG.randn(300)
+    model = InfiniteRegressor(SHALLOW).fit(x[:128], y[:128])
+    mean, std = model.predict(x[128:], return_std=True)
+    inside = np.mean(np.abs(y[128:] - mean) < 2*std)
+    assert abs(inside - .954) < 4*np.sqrt(.954*.046/172) + .03 # sampling error, and what 128 points know about the noise
+    assert abs(np.sqrt(model.noise_variance_[0]) - .3) < .1
+
+def rewritten(path, new, **changes):
+    "The saved model at `path` with members changed, and all digests made right again"
+    import hashlib
+    with zipfile.ZipFile(path) as z: parts = {n: z.read(n) for n in z.namelist()}
+    parts |= {n.replace('__', '.'): v for n, v in changes.items() if isinstance(v, bytes)}
+    info = json.loads(parts['model.json']) | {n: v for n, v in changes.items() if not isinstance(v, bytes)}
+    digest = lambda d: hashlib.sha256(d).hexdigest()
+    info['sha256'] = {n: digest(d) for n, d in parts.items() if not n.startswith('model.')}
+    parts['model.json'] = json.dumps(info).encode()
+    parts['model.sha256'] = digest(parts['model.json']).encode()
+    with zipfile.ZipFile(new, 'w') as z:
+        for n, d in parts.items(): z.writestr(n, d)
+    return new
+
+class Bomb:
+    def __reduce__(self): return (open, (Bomb.path, 'w'))
+
+def test_a_file_cannot_run_code(fitted, tmp_path):
+    fitted.save(tmp_path/'m'); Bomb.path = str(tmp_path/'ran')
+    f = io.BytesIO(); np.save(f, np.array([Bomb()], object), allow_pickle=True)
+    for changes in dict(targets___npy=f.getvalue()), dict(net={'layer': 'os.system', 'fields': {}}), dict(estimator='Bomb'), dict(format=99):
+        with pytest.raises(ValueError, match='bad'): load(rewritten(tmp_path/'m', tmp_path/'bad', **changes))
+    assert not (tmp_path/'ran').exists()
+
+def test_every_damage_is_noticed(fitted, tmp_path):
+    fitted.save(tmp_path/'m'); data = (tmp_path/'m').read_bytes()
+    for cut in data[:len(data)//2], b'', b'PK nonsense', data[:80] + bytes([data[80] ^ 255]) + data[81:]:
+        (tmp_path/'bad').write_bytes(cut)
+        with pytest.raises(ValueError, match='bad'): load(tmp_path/'bad')
+    with pytest.raises(FileNotFoundError): load(tmp_path/'none')
+
+@pytest.mark.parametrize('options, said', [
+    (dict(kind='gp'), 'kind'), (dict(t=-1.), '`t`'), (dict(t=0), '`t`'), (dict(noise='much'), 'noise'), (dict(noise=-.1), 'noise'), (dict(noise=None), 'noise'),
+    (dict(solver='qr'), 'solver'), (dict(batch_size=-1), 'batch_size'), (dict(arch='cnn'), 'arch'), (dict(input_shape=(2, 2)), 'input_shape')])
+def test_wrong_options_are_named(options, said):
+    with pytest.raises(ValueError, match=said): InfiniteRegressor(**options).fit(X, Y)
+
+def test_a_singular_kernel_says_what_to_do():
+    twice = np.concatenate([X, X])
+    with pytest.raises(ValueError, match='eigh'): InfiniteRegressor(SHALLOW, noise=0.).fit(twice, np.concatenate([Y, Y]))
+    assert np.isfinite(InfiniteRegressor(SHALLOW, noise=0., solver='eigh').fit(twice, np.concatenate([Y, Y])).predict(X_TEST)).all()
+
+def test_without_scikit_learn_the_extra_is_named():
+    code = "import sys; sys.modules['sklearn'] = None; import neural_tangents_nb.sklearn"
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=100)
+    assert done.returncode and 'neural-tangents-nb[sklearn]' in done.stderr

@@ -1,0 +1,96 @@
+"What makes kernels fast is counted, not timed: tiles, traces, sizes of programs"
+import jax, numpy as np, pytest
+from jax import numpy as jnp
+import neural_tangents_nb.layer as layer
+from neural_tangents_nb import stax
+from neural_tangents_nb.core import test_close as close
+from neural_tangents_nb.cost import work_of
+from neural_tangents_nb.machine import corners
+
+rng = np.random.RandomState(0)
+images = [jnp.asarray(rng.randn(n, 8, 8, 3)) for n in (5, 4)]
+
+def conv(n=1, **kwargs): return stax.Conv(n, (3, 3), padding='SAME', W_std=1.3, b_std=.1, **kwargs)
+def pool(): return stax.AvgPool((2, 2), strides=(2, 2))
+def branches(*layers): return stax.serial(stax.FanOut(len(layers)), stax.parallel(*layers), stax.FanInSum())
+
+NETS = dict(
+    dense=(stax.serial(stax.Dense(1, 1.2, .1), stax.Relu(), stax.Dense(1)), [jnp.asarray(rng.randn(n, 6)) for n in (7, 6)]),
+    pooled_in_between=(stax.serial(conv(), stax.Relu(), pool(), stax.serial(conv(), stax.LayerNorm(), stax.Relu(), pool()), conv(), stax.Erf(),
+                                   stax.GlobalAvgPool(), stax.Dense(1)), images),
+    groups_pooled=(stax.serial(conv(), stax.FanOut(2), stax.parallel(stax.serial(stax.Relu(), conv(5)), stax.Conv(3, (1, 1), padding='SAME', W_std=2.)),
+                               stax.FanInConcat(-1), pool(), stax.Erf(), conv()), images))
+
+def in_tiles(monkeypatch): monkeypatch.setattr(layer, 'tile_of', lambda n1, n2, p, square=False: (2, 2) if square else (2, 3))
+
+@pytest.mark.parametrize('name, one', [('dense', False), ('dense', True), ('pooled_in_between', False), ('pooled_in_between', True), ('groups_pooled', False)])
+def test_tiles_are_parts_of_the_whole(name, one, monkeypatch):
+    net, (x1, x2) = NETS[name]
+    get = ('nngp', 'ntk')
+    f = lambda: jax.jit(lambda: layer._infinite(net, x1, None if one else x2, x1.min() if name == 'dense' else None, {}, True,
+                                                layer.wanted(net, x1, get, None, None), get))() # one entry is missing
+    whole = f()
+    in_tiles(monkeypatch)
+    close(f(), whole, rtol=1e-12) # the same sums, but for the blocks of matrix products
+
+def test_what_cannot_be_cut():
+    "Examples told apart, mixed, or pooled within a branch, where no variances can be handed on"
+    cut = lambda net, x: net.tile(x, None, layer.wanted(net, x, ('ntk',), None, None))
+    big = jax.ShapeDtypeStruct((2000, 8, 8, 3), jnp.float32)
+    plain = stax.serial(conv(), stax.Relu(), pool(), conv(), stax.Relu(), stax.GlobalAvgPool())
+    assert cut(plain, big)
+    dropout, norm = (stax.serial(conv(), l, stax.Relu(), conv()) for l in (stax.Dropout(.5), stax.BatchNorm()))
+    branch = stax.serial(conv(), branches(stax.serial(stax.Relu(), pool(), conv()), stax.serial(pool(), conv())), stax.Relu(), stax.GlobalAvgPool())
+    attention = stax.serial(conv(), stax.Relu(), stax.GlobalSelfAttention(1, 1, 1, 1), stax.Relu(), stax.GlobalAvgPool())
+    for net in (dropout, norm, branch, attention): assert cut(net, big) is None
+
+def test_gradients_pass_through_tiles(monkeypatch):
+    net, (x1, _) = NETS['dense']
+    w = jnp.asarray(rng.randn(7, 7))
+    want = layer.wanted(net, x1, ('ntk',), None, None)
+    slope = lambda: jax.jit(jax.grad(lambda x: (w*layer._infinite(net, x, None, None, {}, True, want, 'ntk')).sum()))(x1)
+    whole = slope()
+    in_tiles(monkeypatch)
+    close(slope(), whole, rtol=1e-10)
+
+def scans(jaxpr):
+    "Lengths of the outermost loops"
+    inner = lambda e: [getattr(v, 'jaxpr', v) for v in e.params.values() if hasattr(getattr(v, 'jaxpr', v), 'eqns')]
+    return [l for e in jaxpr.eqns for l in ([e.params['length']] if e.primitive.name == 'scan' else [l for j in inner(e) for l in scans(j)])]
+
+def test_half_the_tiles_when_both_batches_are_one():
+    net, _ = NETS['dense']
+    x = jax.ShapeDtypeStruct((2000, 10), jnp.float32)
+    two, one = (scans(jax.make_jaxpr(lambda a, b: net.kernel_fn(a, b, 'ntk'))(x, y).jaxpr) for y in (x, None))
+    n = len(corners(2000, layer.tile_of(2000, 2000, 1, True)[0]))
+    assert one == [n*(n + 1)//2]
+    work = [work_of(lambda a, b: net.kernel_fn(a, b, 'ntk'), x, y) for y in (x, None)]
+    assert work[1].flops < .7*work[0].flops and work[1].cheap < .7*work[0].cheap
+
+def test_nobody_computes_covariances_that_nobody_reads():
+    "With a global pooling at the end, all pairs of positions within a batch are not formed"
+    net = stax.serial(*[conv(), stax.Relu()]*3, stax.GlobalAvgPool())
+    x = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    kernel, state = (work_of(lambda a, b: net.kernel_fn(a, b, get), x, x).cheap for get in ('nngp', ('nngp', 'cov1', 'cov2')))
+    assert kernel < .45*state # one block instead of three
+
+def test_no_retrace(monkeypatch):
+    relu, traces = type(stax.Relu()), []
+    dual = relu.dual
+    monkeypatch.setattr(relu, 'dual', lambda self, *k: traces.append(1) or dual(self, *k))
+    x = jnp.asarray(rng.randn(3, 4))
+    run = lambda W_std: stax.serial(stax.Dense(1, W_std), stax.LeakyRelu(W_std/10), stax.Dense(1)).kernel_fn(x, None, 'ntk')
+    run(1.)
+    first = len(traces)
+    for W_std in (1.5, 2., 3.): run(W_std)
+    assert first and len(traces) == first
+
+@pytest.mark.parametrize('repeats', [False, True])
+def test_programs_grow_linearly(repeats):
+    "Not at all where layers repeat, linearly where they alternate"
+    acts = (stax.Relu, stax.Relu) if repeats else (stax.Relu, stax.Erf, stax.Gelu, stax.Rbf)
+    def size(depth):
+        net = stax.serial(*[l for i in range(depth) for l in (stax.Dense(1, 1. if repeats else 1. + i), acts[i*i*7 % len(acts)]())])
+        return len(jax.jit(lambda x: net.kernel_fn(x, None, 'ntk')).lower(jnp.ones((3, 4))).as_text().splitlines())
+    a, b, c = map(size, (8, 16, 24))
+    assert c - b <= (.05*b if repeats else 1.2*(b - a))

@@ -1,0 +1,88 @@
+"Pictures are drawn on the axes they are given, and say what the numbers say"
+import subprocess, sys, zlib, base64, struct
+import jax, matplotlib, numpy as np, pytest
+matplotlib.use('agg')
+from matplotlib import pyplot as plt
+from neural_tangents_nb import predict, stax, viz
+
+RNG = np.random.RandomState(0)
+A = RNG.randn(12, 5)
+K = A@A.T + np.eye(12)
+X = np.linspace(-1, 1, 6)
+BAND = predict.Marginals(np.zeros((6, 1)), np.full(6, .25))
+NET = stax.serial(stax.Dense(1, 1.4, .1), stax.Relu(), stax.Dense(1))
+DRAWN = dict(
+    kernel_matrix=lambda ax: viz.kernel_matrix(K, np.arange(12) % 3, ax=ax), clusters=lambda ax: viz.kernel_matrix(K, ax=ax),
+    spectrum=lambda ax: viz.spectrum(K, ax), correlation_map=lambda ax: viz.correlation_map(NET, ax), phases=lambda ax: viz.phases(stax.Relu(), ax=ax),
+    posterior=lambda ax: viz.posterior(X, BAND, ax, data=([0.], [1.])), learning=lambda ax: viz.learning(predict.learning_curve(K, A[:, :1]), ax=ax),
+    calibration=lambda ax: viz.calibration(np.array([[.2, .8], [.7, .3]]), [1, 1], ax=ax), coverage=lambda ax: viz.coverage(X, np.ones(6), X**2, ax),
+    diagram=lambda ax: viz.diagram(NET, ax))
+
+@pytest.mark.parametrize('name', DRAWN)
+def test_axes_are_taken_and_returned(name):
+    "The caller's axes keep their own colours; new ones have no background and text in grey"
+    fig, ax = plt.subplots()
+    assert DRAWN[name](ax) is ax and ax.xaxis.label.get_color() == plt.rcParams['axes.labelcolor']
+    new = DRAWN[name](None)
+    assert new.figure.get_facecolor()[3] == 0 and new.get_facecolor()[3] == 0 and new.xaxis.label.get_color() == viz.GREY
+    new.figure.canvas.draw()
+    assert max(new.figure.get_size_inches()) < 8
+    plt.close('all')
+
+def test_matrix_is_ordered_by_class():
+    labels = np.array([1, 0]*6)
+    shown = np.asarray(viz.kernel_matrix(K, labels).images[0].get_array())
+    order = np.r_[1:12:2, 0:12:2]
+    np.testing.assert_allclose(shown, viz.correlation(K)[np.ix_(order, order)])
+    assert set(viz.clustered(K)) == set(range(12))
+
+def test_bands_are_two_standard_deviations():
+    band, = viz.posterior(X, BAND, samples=0).collections
+    assert np.isclose(np.abs(band.get_paths()[0].vertices[:, 1]).max(), 1.)
+
+def test_known_phases():
+    "ReLU is critical at W_std**2 = 2 without bias; a linear map keeps correlations; erf in chaos tells all inputs apart"
+    chi = lambda act, w, b: jax.jit(viz.criticality)(act, w, b)[0]
+    np.testing.assert_allclose(chi(stax.Relu(), np.array([1., 2.])**.5, 0.), [.5, 1.])
+    np.testing.assert_allclose(viz.correlations(stax.Dense(1, 2.), X), X, atol=1e-12)
+    chaos, order = chi(stax.Erf(), np.array([3., 1.]), .1)
+    assert chaos > 1 > order
+
+def test_edges_join_what_is_joined():
+    net = stax.serial(stax.FanOut(2), stax.parallel(stax.Dense(1), stax.serial(stax.Dense(2), stax.Relu())), stax.FanInSum())
+    nodes, edges, size = viz.arranged(net)
+    names = [n[0].split('(')[0] for n in nodes]
+    want = [('FanOut', 'Dense'), ('FanOut', 'Dense'), ('Dense', 'ABRelu'), ('Dense', 'FanInSum'), ('ABRelu', 'FanInSum')]
+    assert sorted((names[i], names[j]) for i, j in edges) == sorted(want)
+    xs = [x for _, x, y in nodes]
+    assert size == (2, 4) and len({(x, y) for _, x, y in nodes}) == len(nodes) and min(xs) < 0 < max(xs)
+    assert viz.arranged(stax.repeat(stax.Dense(3), 4))[0][0][0] == repr(stax.repeat(stax.Dense(3), 4))
+
+def test_png_is_one():
+    data = base64.b64decode(viz.png(np.arange(6.).reshape(2, 3)).split(',')[1])
+    assert data[:8] == b'\x89PNG\r\n\x1a\n' and struct.unpack('>II', data[16:24]) == (3, 2)
+    start = data.index(b'IDAT')
+    raw = zlib.decompress(data[start+4:start+4+struct.unpack('>I', data[start-4:start])[0]])
+    assert tuple(raw[1:4]) == (0, 34, 78) and tuple(raw[-3:]) == (254, 232, 56) # the ends of the scale
+    big = base64.b64decode(viz.png(np.zeros((1000, 3))).split(',')[1])
+    assert struct.unpack('>II', big[16:24])[1] <= 256
+
+def test_objects_show_themselves():
+    k = NET.kernel_fn(A, None)
+    assert 'data:image/png' in k._repr_html_() and 'nngp' in k._repr_html_() and '[12, 12] float64' in k._repr_html_()
+    assert '&lt;' not in NET._repr_html_() and NET._repr_html_().count('Dense(') == 2 and 'ABRelu' in NET._repr_html_()
+    assert '0.5 to 0.5' in BAND._repr_html_()
+    times = predict.Gaussian(np.zeros((2, 6, 1)), np.broadcast_to(4*np.eye(6), (2, 6, 6)))
+    assert '2 to 2' in times._repr_html_() and '2 to 2' in predict.Gaussian(times.mean[0], times.covariance[0])._repr_html_()
+    jax.jit(lambda k: k.replace(nngp=k.nngp*(1 if k._repr_html_() is None else 0)))(k) # a traced kernel has nothing to show, and does not fail
+
+def test_pictures_cost_nothing_until_drawn():
+    code = ("import sys, neural_tangents_nb as nt; k = nt.stax.Dense(1); import numpy as np; k._repr_html_(); k.kernel_fn(np.ones((2, 3)))._repr_html_(); "
+            "print('matplotlib' in sys.modules)")
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=100).stdout.strip() == 'False'
+
+@pytest.mark.parametrize('wrong, error, said', [
+    (lambda: viz.kernel_matrix(K[:3]), ValueError, 'square'), (lambda: viz.kernel_matrix(K, [1, 2]), ValueError, 'labels'), (lambda: viz.spectrum(K*np.nan), ValueError, 'NaN'),
+    (lambda: viz.posterior(X[:3], BAND), ValueError, 'prediction'), (lambda: viz.phases(stax.Dense(1)), TypeError, 'nonlinearity'), (lambda: viz.calibration(X, X), ValueError, 'classes')])
+def test_what_cannot_be_drawn_is_said(wrong, error, said):
+    with pytest.raises(error, match=said): wrong()
