@@ -21,7 +21,7 @@ def join(
     given = [a is not None for a in (coordinator, processes, rank)]
     if any(given) and not all(given): raise ValueError(
         f'`coordinator`, `processes` and `rank` go together, got {coordinator!r}, {processes!r} and {rank!r}')
-    if all(given) and not 0 <= rank < processes: raise ValueError(f'`rank` must be from 0 to {processes-1}, got {rank}')
+    if rank is not None and processes is not None and not 0 <= rank < processes: raise ValueError(f'`rank` must be from 0 to {processes-1}, got {rank}')
     jax.distributed.initialize(coordinator, processes, rank)
 
 # %% ../nbs/18_hosts.ipynb #7bcaaf7f

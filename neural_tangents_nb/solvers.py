@@ -314,7 +314,8 @@ class CG:
         self.rtol = rtol or (1e-9 if self.k.dtype == np.float64 else 1e-6)
         rank = min(n//2, int(8*n**.5)) if rank is None else rank
         if not 0 <= rank <= n: raise ValueError(f'`rank` must be from 0 to {n}, the number of points, got {rank}')
-        self.factor, self.rank, self.max_products, self.report = factor, rank, max_products, None
+        self.factor, self.rank, self.max_products = factor, rank, max_products
+        self.report: Report|None = None # How the last solve went
     def __repr__(self): return f'CG({self.k}: {"not used yet" if self.report is None else self.report})'
     def times(self, v): return self.k.matmul(v) + np.asarray(self.noise, np.float64)[:, None]*v
     def flow(self, t, b):
@@ -337,7 +338,8 @@ def solve(self: CG, b):
     b = np.asarray(b, np.float64)
     if b.ndim != 2 or len(b) != len(self.k): raise ValueError(f'`b` must have shape ({len(self.k)}, m), got {b.shape}')
     relative = lambda r: float(_over(_norms(r), _norms(b)).max())
-    x, r, history, before = np.zeros_like(b), b, [], np.inf
+    history: list[float] = []
+    x, r, before = np.zeros_like(b), b, np.inf
     while (residual := relative(r)) > self.rtol:
         if not residual < before/2 or len(history) >= self.max_products: raise self.failure(residual, history)
         before = residual

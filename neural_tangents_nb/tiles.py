@@ -163,7 +163,8 @@ def run(self: Tiling):
     half, paired = self.mirror(first)
     leaves, tree = jax.tree.flatten(blocks_of(first))
     outs = [Assembly(l, n1, n2, self.on_device) for l in leaves]
-    edges, waiting = {}, deque()
+    edges: dict = {}
+    waiting: deque = deque()
     def put(i, j, blocks):
         for out, block in zip(outs, blocks):
             out.put(i, j, block)
