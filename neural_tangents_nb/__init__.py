@@ -8,8 +8,9 @@ from .empirical import (
 from .hyperparameters import fit_hyperparameters
 from .kernel import Kernel
 from .montecarlo import monte_carlo_kernel_fn
+from .store import open_store, store
 from .structured import empirical_kernel_fn, empirical_ntk_fn
-from .tiles import batch
+from .tiles import Tiled, batch
 
 
 def _former(module):

@@ -1,0 +1,203 @@
+"What goes wrong on real machines: killed workers, claims of the dead, full and read-only disks, no memory, an interrupt"
+import contextlib, errno, importlib, multiprocessing, os, random, signal, tempfile, threading, time
+from pathlib import Path
+
+import numpy as np, pytest
+
+from neural_tangents_nb.tiles import Tiling, batch
+from neural_tangents_nb.store import Claims, Job, store
+
+X = np.random.RandomState(0).randn(24, 4)
+TILES = 10          # on and above the diagonal of 24 rows, 6 to a tile
+processes = multiprocessing.get_context('forkserver')
+processes.set_forkserver_preload(['neural_tangents_nb'])
+
+
+def linear(x1, x2, get=None): return x1@(x1 if x2 is None else x2).T
+
+
+def worker(path, log, seconds, timeout=60.):
+    "A process that computes tiles slowly, and says before each which it is"
+    import jax
+    jax.config.update('jax_enable_x64', True)
+    compute = Job.compute
+    def slow(self, key):
+        with open(log, 'a') as f: f.write(f'{key}\n')
+        time.sleep(seconds)
+        return compute(self, key)
+    Job.compute = slow
+    store(path, linear, X, tile=6, timeout=timeout)
+
+
+def start(*args):
+    p = processes.Process(target=worker, args=args)
+    p.start()
+    return p
+
+
+def lines(log): return Path(log).read_text().split('\n')[:-1] if Path(log).exists() else []
+
+
+def wait_for(condition, seconds=60):
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, 'it did not happen'
+        time.sleep(.01)
+
+
+def computed(monkeypatch):
+    "The keys of all tiles computed in this process from now on"
+    keys, compute = [], Job.compute
+    monkeypatch.setattr(Job, 'compute', lambda self, key: keys.append(key) or compute(self, key))
+    return keys
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory): return np.asarray(store(tmp_path_factory.mktemp('whole')/'k', linear, X, tile=6))
+
+
+def test_killed_again_and_again(tmp_path, whole, monkeypatch):
+    "SIGKILL of the only process at random times: no tile but the one it was at is computed again, no bit differs"
+    path, log = tmp_path/'k', tmp_path/'log'
+    for kill in range(3):
+        before = len(lines(log))
+        p = start(path, log, .05)
+        wait_for(lambda: len(lines(log)) > before + kill)
+        time.sleep(random.random()*.1)
+        p.kill()
+        p.join()
+    keys = computed(monkeypatch)
+    np.testing.assert_array_equal(np.asarray(store(path, linear, X)), whole)
+    started = len(lines(log)) + len(keys)
+    assert TILES < started <= TILES + 3
+
+
+def test_a_worker_of_two_dies(tmp_path, whole):
+    "The other one takes its tile over, and neither computes what the other did"
+    path = tmp_path/'k'
+    slow, fast = start(path, tmp_path/'slow', 1000), start(path, tmp_path/'fast', .01)
+    wait_for(lambda: lines(tmp_path/'slow') and len(lines(tmp_path/'fast')) == TILES-1)
+    slow.kill()
+    fast.join(60)
+    assert fast.exitcode == 0
+    assert len(lines(tmp_path/'fast')) == TILES and lines(tmp_path/'fast')[-1] == lines(tmp_path/'slow')[0]
+    np.testing.assert_array_equal(np.asarray(store(path, linear, X)), whole)
+    assert not list((path/'.claims').iterdir())
+
+
+def at_once(n, f):
+    barrier, out = threading.Barrier(n), []
+    def run(i): barrier.wait(); out.append(f(i))
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(n)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    return out
+
+
+def test_one_of_many_claims(tmp_path):
+    with contextlib.ExitStack() as stack:
+        rivals = [stack.enter_context(Claims(tmp_path, 60)) for _ in range(8)]
+        for key in range(20): assert sum(at_once(8, lambda i: rivals[i].take((key, 0)))) == 1
+
+
+def test_the_claim_of_a_dead_host(tmp_path, whole):
+    "A claim without a sign of life is left alone until its time is over, whatever the clocks of hosts say"
+    store(tmp_path/'k', linear, X, tile=6)
+    tile, claim = tmp_path/'k'/'ntk'/'c'/'0'/'1', tmp_path/'k'/'.claims'/'0-1'
+    tile.unlink()
+    claim.write_text('1 a host that is no more')
+    started = time.monotonic()
+    np.testing.assert_array_equal(np.asarray(store(tmp_path/'k', linear, X, timeout=.5)), whole)
+    assert time.monotonic() - started > .4 and not claim.exists()
+
+
+def test_a_living_worker_keeps_its_claim(tmp_path):
+    with Claims(tmp_path, .2) as one, Claims(tmp_path, .2) as two:
+        assert one.take((0, 0))
+        (tmp_path/'0-0').write_text('1 another host')       # so that only its age speaks for it
+        time.sleep(.6)
+        assert not two.take((0, 0))
+
+
+@pytest.mark.parametrize('code', [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk(tmp_path, whole, monkeypatch, code):
+    local = importlib.import_module('zarr.storage._local')
+    put, written = local._put, []
+    def full(path, value, *args, **kwargs):
+        if '/c/' in str(path) and len(written) == 4:
+            Path(path).with_suffix('.partial').write_bytes(b'half')
+            raise OSError(code, os.strerror(code))
+        written.append(path)
+        return put(path, value, *args, **kwargs)
+    store(tmp_path/'k', linear, X, tile=6).disk.path                                # an empty one: its tiles are removed
+    for f in (tmp_path/'k').rglob('c/*/*'): f.unlink()
+    with monkeypatch.context() as m:
+        m.setattr(local, '_put', full)
+        with pytest.raises(OSError, match=f'no space left.*4 of {TILES} tiles are safe') as e: store(tmp_path/'k', linear, X)
+        assert e.value.errno == code
+    assert not list((tmp_path/'k'/'.claims').iterdir())
+    keys = computed(monkeypatch)
+    np.testing.assert_array_equal(np.asarray(store(tmp_path/'k', linear, X)), whole)
+    assert len(keys) == TILES-4
+
+
+@contextlib.contextmanager
+def unprivileged():
+    "Without the rights of root, to whom nothing is read-only"
+    if os.geteuid(): yield; return
+    os.seteuid(65534)
+    try: yield
+    finally: os.seteuid(0)
+
+
+def test_read_only(whole):
+    "A finished store can be read, an unfinished one says what is wrong"
+    folder = Path(tempfile.mkdtemp(dir='/tmp'))
+    store(folder/'k', linear, X, tile=6)
+    folder.chmod(0o555)
+    for p in [folder/'k', *(folder/'k').rglob('*')]: p.chmod(0o555)
+    try:
+        with unprivileged():
+            np.testing.assert_array_equal(np.asarray(store(folder/'k', linear, X)), whole)
+            with pytest.raises(PermissionError, match='read-only'): store(folder/'new', linear, X)
+        (folder/'k'/'ntk'/'c'/'0'/'0').unlink()
+        with unprivileged(), pytest.raises(PermissionError, match=f'read-only.*{TILES-1} of {TILES} tiles'): store(folder/'k', linear, X)
+    finally:
+        for p in [folder, folder/'k', *(folder/'k').rglob('*')]: p.chmod(0o755)
+        importlib.import_module('shutil').rmtree(folder)
+
+
+def test_interrupted(tmp_path, whole, monkeypatch):
+    "Ctrl-C in the middle: the exception comes through, no claim is left, the next call goes on from there"
+    compute, keys = Job.compute, []
+    def interrupt(self, key):
+        keys.append(key)
+        if len(keys) == 4: signal.raise_signal(signal.SIGINT)
+        return compute(self, key)
+    with monkeypatch.context() as m:
+        m.setattr(Job, 'compute', interrupt)
+        with pytest.raises(KeyboardInterrupt): store(tmp_path/'k', linear, X, tile=6)
+    assert not list((tmp_path/'k'/'.claims').iterdir())
+    rest = computed(monkeypatch)
+    np.testing.assert_array_equal(np.asarray(store(tmp_path/'k', linear, X)), whole)
+    assert len(rest) == TILES-3 and not set(rest) & set(keys[:3])
+
+
+def test_out_of_memory(tmp_path, monkeypatch):
+    "A tile that does not fit is computed in parts, and so are those after it"
+    tile, sizes = Tiling.tile, []
+    def small(self, i, j, r1, r2, device=None):
+        sizes.append(r1)
+        if r1 > 4: raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.')
+        return tile(self, i, j, r1, r2, device)
+    monkeypatch.setattr(Tiling, 'tile', small)
+    with pytest.warns(UserWarning, match='out of memory: tiles are halved to 6 rows'): k = batch(linear, 12, 0)(X, None)
+    np.testing.assert_allclose(k, X@X.T, rtol=1e-13, atol=1e-13)
+    monkeypatch.setattr(Tiling, 'tile', tile)
+    store(tmp_path/'k', linear, X, tile=12)
+    monkeypatch.setattr(Tiling, 'tile', small)
+    for f in (tmp_path/'k').rglob('c/*/*'): f.unlink()
+    sizes.clear()
+    with pytest.warns(UserWarning, match='halved to 3 rows'): k = store(tmp_path/'k', linear, X)
+    np.testing.assert_allclose(np.asarray(k), X@X.T, rtol=1e-13, atol=1e-13)
+    assert sizes.count(12) == 1 and k.disk.tile == (12, 12)
