@@ -59,3 +59,8 @@ def test_house_rules_are_checked(tools, tmp_path):
 def test_settings_of_the_site_are_one_file():
     "A link: nbdev looks in nbs/, everybody else at the top. (Some tools turn links into files that hold a path.)"
     assert (ROOT/'nbs/_quarto.yml').is_symlink() and (ROOT/'nbs/_quarto.yml').read_text() == (ROOT/'_quarto.yml').read_text()
+
+def test_outputs_name_no_path_of_a_machine():
+    "A warning shown in a notebook carries the path of the file that gave it"
+    found = [p.name for p in (ROOT/'nbs').rglob('*.ipynb') if any(s in p.read_text(encoding='utf-8') for s in (str(ROOT), 'site-packages/'))]
+    assert not found
