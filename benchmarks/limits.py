@@ -4,32 +4,23 @@ For a large fully connected kernel and a pooled convolutional one, what they mus
 do that: matrix products at the speed of one large product, and each layer's covariances read and written once at the speed of copying a
 large array. Both speeds are measured in the same process. Results are printed and saved to `limits.json` in `--out`.
 """
-import argparse, json, statistics, time
+import argparse, json
 from pathlib import Path
 
 import jax
 from jax import numpy as jnp
 
-from neural_tangents_nb import stax
+import neural_tangents_nb as nt
+from neural_tangents_nb.cost import median_seconds
 from . import cases
 from .__main__ import HERE, machine
-
-
-def seconds(f, *args, n=5):
-    "Median time of a call, after one to compile"
-    jax.block_until_ready(f(*args))
-    def once():
-        start = time.perf_counter()
-        jax.block_until_ready(f(*args))
-        return time.perf_counter() - start
-    return statistics.median(once() for _ in range(n))
 
 
 def speeds():
     "Bytes copied and operations in a matrix product, per second"
     x, a = jnp.ones(2**25, jnp.float32), jnp.ones((3000, 3000), jnp.float32)
-    copy = 2*x.nbytes/seconds(jax.jit(lambda x: x + 1), x)
-    product = 2*a.shape[0]**3/seconds(jax.jit(lambda a: jnp.matmul(a, a, precision='highest')), a)
+    copy = 2*x.nbytes/median_seconds(jax.jit(lambda x: x + 1), x)
+    product = 2*a.shape[0]**3/median_seconds(jax.jit(lambda a: jnp.matmul(a, a, precision='highest')), a)
     return copy, product
 
 
@@ -41,19 +32,16 @@ def least(n, layers, inputs, pairs):
 
 def rows():
     copy, product = speeds()
-    fcn, cnn = cases.fcn(_library(), 3), cases.cnn21(stax, stax.GlobalAvgPool())
+    fcn, cnn = cases.fcn(nt, 3), cases.cnn21(nt.stax, nt.stax.GlobalAvgPool())
     todo = [('fcn3_4000_ntk', fcn, (4000, 784), 3, 784, 1), ('cnn21_gap_4', cnn, (4, 32, 32, 3), 21, 3, 32**4)]
     for name, net, shape, layers, inputs, pairs in todo:
         a, b = cases.normal(*shape), cases.normal(*shape, seed=1)
-        took = seconds(jax.jit(lambda a, b: net.kernel_fn(a, b, 'ntk')), a, b)
+        took = median_seconds(jax.jit(lambda a, b: net.kernel_fn(a, b, 'ntk')), a, b)
         flops, bytes = least(shape[0], layers, inputs, pairs)
         bound = flops/product + bytes/copy
         yield dict(name=name, seconds=took, predicted=net.cost(shape, shape[0], shape[0]).seconds, bound=bound, of_bound=bound/took,
                    bytes_per_s=bytes/took, of_copy=bytes/took/copy, flops_per_s=flops/took, of_product=flops/took/product,
                    copy=copy, product=product)
-
-
-class _library: stax = stax
 
 
 def main():

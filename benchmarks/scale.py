@@ -149,9 +149,10 @@ def best(f, times=3):
 
 def hosts(n=8_192, tile=512):
     "One and two processes with one core each, of the same kernels"
+    from neural_tangents_nb.hosts import free_port
     def seconds(count):
         code = f'from benchmarks.scale import one_of_hosts; one_of_hosts(%d, {count}, {n}, {tile})'
-        port = random.randint(20000, 40000)
+        port = free_port()
         ps = [subprocess.Popen([sys.executable, '-c', code % r], stdout=subprocess.PIPE, text=True, env=os.environ | dict(PORT=str(port))) for r in range(count)]
         found = [json.loads(p.communicate()[0].splitlines()[-1]) for p in ps]
         return {k: max(f[k] for f in found) for k in found[0]}

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from .core import (struct, static, brief, is_tree, tree_map, tree_leaves, canonical_get,
                                      select)
 from .kernel import Kernel, Need, keep, follow, lift, hidden
-from .machine import tile_of, tiled
+from .machine import mirrored, tile_of, tiled
 
 # %% ../nbs/02_layer.ipynb #3a40f9c5
 def as_input(x, name='x1', masked=False):
@@ -536,10 +536,7 @@ def _in_tiles(layer, x1, x2, mask_constant, ntk, want, get, tile):
         if x2 is None: k = k.replace(twins=(i + at)[:, None] == j + at)
         for (p, w), v1, v2 in zip(parts, marks1, marks2): k = p.run(k, _thin(w)).know(v1, v2)
         return pick(parts[-1][0].run(k, want), get)
-    def swapped(a): # positions are stored in pairs
-        rest = [i + j for i in range(2, a.ndim, 2) for j in (1, 0)] if want.positions else range(2, a.ndim)
-        return a.transpose(1, 0, *rest)
-    mirror = (lambda t: jax.tree.map(swapped, t)) if x2 is None else None
+    mirror = (lambda t: jax.tree.map(lambda a: mirrored(a, bool(want.positions)), t)) if x2 is None else None
     return tiled(part, (x1.shape[axis], (x1 if x2 is None else x2).shape[axis]), tile, mirror)
 
 # %% ../nbs/02_layer.ipynb #cc155bfe

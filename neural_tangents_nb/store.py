@@ -14,6 +14,7 @@ import jax, numpy as np
 from jax import numpy as jnp
 from fastcore.basics import patch
 from .core import canonical_get, select
+from .machine import mirrored
 from .tiles import (
     KernelMatrix, Tiling, check_inputs, cuts, halving, is_state, rows_of, tiling, times, watched, _per_example)
 
@@ -92,14 +93,15 @@ class Claims:
         return self
     def __exit__(self, *_):
         self.ended.set()
-        for p in [*self.held, self.folder/f'clock-{self.name}']: p.unlink(missing_ok=True)
+        for p in self.held: p.unlink(missing_ok=True)
 
 @patch
 def now(self: Claims):
     "The time by the clock of the file system"
     p = self.folder/f'clock-{self.name}'
     p.touch()
-    return p.stat().st_mtime
+    try: return p.stat().st_mtime
+    finally: p.unlink(missing_ok=True) # not left for the end: who is killed has none
 
 @patch
 def stale(self: Claims, path):
@@ -277,9 +279,7 @@ class Stored(KernelMatrix):
     def tile(self, i, j):
         "The tile in row `i` and column `j`"
         if self.disk.half and i > j:
-            t = self.tile(j, i)
-            rest = range(2, t.ndim) if not self.disk.paired else [a for k in range(2, t.ndim, 2) for a in (k+1, k)]
-            return t.transpose(1, 0, *rest)
+            return mirrored(self.tile(j, i), self.disk.paired)
         if self.job is not None and not self.disk.done((i, j)): self.job.make((i, j))
         if not self.disk.done((i, j)): raise ValueError(f'{self.disk.path} is not complete: tile {(i, j)} is missing; call `store` as before')
         try: return self.disk.read(self.name, (i, j))

@@ -152,7 +152,7 @@ def unprivileged():
 
 def test_read_only(whole):
     "A finished store can be read, an unfinished one says what is wrong"
-    folder = Path(tempfile.mkdtemp(dir='/tmp'))
+    folder = Path(tempfile.mkdtemp())
     store(folder/'k', linear, X, tile=6)
     folder.chmod(0o555)
     for p in [folder/'k', *(folder/'k').rglob('*')]: p.chmod(0o555)
