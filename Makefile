@@ -103,7 +103,7 @@ bench-scale: $(VENV)/dev.stamp ## Measure kernels too large for memory (CASES='c
 	$(PY) -m benchmarks.scale $(CASES)
 
 clean: ## Remove what was built, keep the environments
-	rm -rf _docs _proc build dist out *.egg-info nbs/sidebar.yml .pytest_cache .hypothesis
+	rm -rf _docs _proc build dist out *.egg-info .pytest_cache .hypothesis
 	find $(LIBRARY) nbs tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## Remove the environments as well

@@ -93,10 +93,14 @@ def contract(a1, # `(*shape1, *rest)`
              trace_axes, # Canonical: averaged over the diagonal
              diagonal_axes): # Canonical: kept once
     "`a1 a2^T`: axes beyond `ndim` are summed, the others interleaved, averaged or kept once"
+    kept = [i for i in range(ndim) if i not in trace_axes]
+    traced, rest = math.prod(a1.shape[i] for i in trace_axes), math.prod(a1.shape[ndim:])
+    # What is summed becomes one axis, so that the contraction is a plain matrix product.
+    flat = lambda a: jnp.moveaxis(a, trace_axes, range(len(kept), ndim)).reshape(
+        *(a.shape[i] for i in kept), traced*rest)
     second, out = _labels(ndim, trace_axes, diagonal_axes)
-    rest = range(2*ndim, ndim + a1.ndim)
-    k = jnp.einsum(a1, [*range(ndim), *rest], a2, [*second, *rest], out)
-    return k/max(math.prod(a1.shape[i] for i in trace_axes), 1)
+    k = jnp.einsum(flat(a1), [*kept, 2*ndim], flat(a2), [*(second[i] for i in kept), 2*ndim], out)
+    return k/max(traced, 1)
 
 # %% ../nbs/11_empirical.ipynb #9e072ad0
 def _is_key(k):

@@ -55,6 +55,10 @@ def test_house_rules_are_checked(tools, tmp_path):
     notebook(tmp_path/'03_x.ipynb', '#| export\n"about the ntk"\nk.ntk # ntk', '#| hide\nntk')
     assert len(check_house.tangent_names(tmp_path/'03_x.ipynb')) == 1
 
+    draws = dict(cell_type='code', source='plot()', outputs=[dict(data={'image/png': 'x'})])
+    said = dict(draws, source='#| fig-alt: "a line"\nplot()')
+    (tmp_path/'f.ipynb').write_text(json.dumps(dict(cells=[said, draws])))
+    assert [f'cell {i}' in m for i, m in zip([1], check_house.mute_figures(tmp_path/'f.ipynb'), strict=True)] == [True]
 
 def test_settings_of_the_site_are_one_file():
     "A link: nbdev looks in nbs/, everybody else at the top. (Some tools turn links into files that hold a path.)"

@@ -14,6 +14,7 @@ BROWSER = next(filter(None, map(shutil.which, ['chromium', 'chromium-browser', '
 FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
          '--disable-component-update', '--disable-sync']
 MATH = re.compile(r'class="[^"]*\bmath notranslate')
+SIZES = {'phone': dict(width=390, height=844), 'desktop': dict(width=1280, height=800)}
 LIMIT = 30_000      # milliseconds for one page: a bound on a hang, not a measurement
 
 def need(condition, reason):
@@ -104,7 +105,40 @@ def test_page(browser, name):
         assert page.locator('mjx-merror').count() == 0, page.locator('mjx-merror').all_inner_texts()
         untypeset = [t for t in page.locator('.math.notranslate').all_inner_texts() if t.startswith(('\\(', '\\['))]
         assert not untypeset
+    assert not {size: wide for size, wide in ((size, too_wide(page, SIZES[size])) for size in SIZES) if wide}
     assert not complaints
+
+def too_wide(page, size):
+    "By how many pixels the page is wider than a screen of this size, and the elements that stick out of it"
+    page.set_viewport_size(size)
+    over = page.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth')
+    return over and (over, page.evaluate("""[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+        .map(e => e.tagName + '.' + e.className + ': ' + e.textContent.slice(0, 40)).slice(0, 5)"""))
+
+def test_copied_formulas_are_latex(browser):
+    page, home, complaints = browser
+    page.goto(f'{home}/kernel.html', wait_until='networkidle')
+    page.wait_for_function("document.querySelector('mjx-container')")
+    copied = page.evaluate("""() => {
+        const p = document.querySelector('p:has(mjx-container)'), data = new DataTransfer();
+        document.getSelection().selectAllChildren(p);
+        p.dispatchEvent(new ClipboardEvent('copy', {clipboardData: data, bubbles: true, cancelable: true}));
+        return data.getData('text/plain')}""")
+    assert '$' in copied and '\\' in copied, copied
+
+def test_dark_and_by_keyboard(browser):
+    page, home, complaints = browser
+    page.goto(f'{home}/kernel.html')
+    colour = lambda: page.evaluate("getComputedStyle(document.body).backgroundColor")
+    seen = {page.evaluate("document.documentElement.dataset.theme"): colour()}
+    for _ in range(3):
+        page.locator('.theme-switch-button:visible').first.click()
+        seen[page.evaluate("document.documentElement.dataset.theme")] = colour()
+    assert len(set(seen.values())) == 2, seen
+    page.keyboard.press('Control+k')
+    page.keyboard.type('NTK')
+    page.keyboard.press('Enter')
+    page.wait_for_url('**/search.html?q=NTK*')
 
 def test_search(browser):
     page, home, complaints = browser

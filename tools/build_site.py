@@ -42,7 +42,9 @@ def main():
     shutil.rmtree(BUILD, ignore_errors=True)
     adapt(process(), BUILD/'pages', settings['DEFAULT'])
     copy_mathjax(BUILD/'static'/'mathjax')
-    shutil.copy('nbs/styles.css', BUILD/'static')
+    for name in 'nbs/styles.css', 'tools/sphinx/copy_tex.js': shutil.copy(name, BUILD/'static')
+    shutil.copytree('nbs', BUILD/'extra'/'notebooks', ignore=lambda folder, names: [
+        n for n in names if n[0] in '._' or not (n.endswith('.ipynb') or (Path(folder)/n).is_dir())])
     sphinx = subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-j', '2', '-E', '-d', BUILD/'doctrees',
                              '-c', 'tools/sphinx', BUILD/'pages', BUILD/'html'])
     if sphinx.returncode: sys.exit('Sphinx met the problems above; _docs/ is left as it was')

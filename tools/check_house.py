@@ -1,4 +1,4 @@
-"House rules that a program can check: functions stay small, and layers know nothing of the tangent kernel"
+"House rules that a program can check: functions stay small, layers know nothing of the tangent kernel, figures have a text for those who do not see them"
 import ast, io, json, re, sys, tokenize
 from pathlib import Path
 
@@ -25,11 +25,19 @@ def tangent_names(path):
     names = sorted({t.string for t in tokens if t.type == tokenize.NAME and 'ntk' in t.string.lower().split('_')})
     return [f'{path.name}: the identifier `{n}` in a layer: it belongs to the kernel state, notebook 01' for n in names]
 
+def mute_figures(path):
+    "Cells of the notebook at `path` that draw a figure and do not say what it shows"
+    cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+    drawn = [i for i, c in enumerate(cells) for o in c.get('outputs', []) if any(t.startswith('image/') for t in o.get('data', {}))]
+    return [f'{path.name}: cell {i} draws a figure without `#| fig-alt: "what it shows"`' for i in drawn
+            if not re.search(r'^#\|\s*fig-alt: ".+"$', ''.join(cells[i]['source']), re.M)]
+
 def main():
     modules = sorted((ROOT/'neural_tangents_nb').rglob('*.py'))
     layers = sorted(p for glob in LAYERS for p in (ROOT/'nbs').glob(glob))
-    bad = sum([*map(long_functions, modules), *map(tangent_names, layers)], [])
+    notebooks = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if not any(s[0] in '._' for s in p.relative_to(ROOT).parts))
+    bad = sum([*map(long_functions, modules), *map(tangent_names, layers), *map(mute_figures, notebooks)], [])
     if bad: sys.exit('\n'.join(bad))
-    print(f'House rules hold in {len(modules)} modules and {len(layers)} layer notebooks')
+    print(f'House rules hold in {len(modules)} modules and {len(notebooks)} notebooks')
 
 if __name__ == '__main__': main()
