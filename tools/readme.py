@@ -24,8 +24,8 @@ def from_root(text):
     text = CALLOUT.sub(alert, text)
     return LINK.sub(lambda m: m[1] + os.path.relpath((INDEX.parent/m[2]), ROOT).replace(os.sep, '/') + m[3], text)
 
-def shown(output, figures):
-    "Markdown for one output of a cell; an image goes to `figures`, a dict of file names and bytes"
+def shown(output, figures, alt=''):
+    "Markdown for one output of a cell; an image, with `alt` as its text, goes to `figures`, a dict of file names and bytes"
     if output['output_type'] == 'error': raise SystemExit(f"{INDEX.name} has an error in its outputs: run `make notebooks`")
     if output['output_type'] == 'stream':
         return fenced(''.join(output['text'])) if output.get('name') == 'stdout' else ''
@@ -33,7 +33,7 @@ def shown(output, figures):
     if 'image/png' in data:
         name = f'readme-{len(figures)+1}.png'
         figures[name] = base64.b64decode(''.join(data['image/png']))
-        return f'![](nbs/images/{name})'
+        return f'![{alt}](nbs/images/{name})'
     if 'text/markdown' in data: return from_root(''.join(data['text/markdown']))
     return fenced(''.join(data['text/plain'])) if 'text/plain' in data else ''
 
@@ -44,8 +44,9 @@ def parts(cell, figures):
     if cell['cell_type'] != 'code': return []
     directives = re.findall(r'^#\|\s*(.*?)\s*$', source, re.M)
     code = re.sub(r'^#\|.*\n?', '', source, flags=re.M)
+    alt = re.findall(r'^#\|\s*fig-alt: "(.*)"', source, re.M)
     if {'hide', 'include: false'} & set(directives): return []
-    outputs = [] if {'hide_output', 'output: false'} & set(directives) else [shown(o, figures) for o in cell['outputs']]
+    outputs = [] if {'hide_output', 'output: false'} & set(directives) else [shown(o, figures, *alt) for o in cell['outputs']]
     return [fenced(code, 'python')]*(not {'hide_input', 'echo: false'} & set(directives) and bool(code.strip())) + outputs
 
 def render():
