@@ -220,10 +220,10 @@ def posterior(train, get, s, td, tt, cov):
         k_td = k_tt = (solver.k if same else train.k(prior)) if cov else None
         if diag: k_tt = jnp.diagonal(k_tt)
     else: th_td, k_td, k_tt = td(theta), td(prior) if cov else None, tt(prior) if cov else None
-    if not cov or s is None or s.size < 4:
+    if s is None or s.size < 4:
         k_dd = train.k(prior) if cov and not same else None
         return _result(lay, *moments(solver, s, train.y, th_td, k_td, k_dd, k_tt, diag), diag)
-    solver, v, k_dd = train.turned(theta, None if same else prior)
+    solver, v, k_dd = train.turned(theta, None if same or not cov else prior)
     th_td, k_td, y = _turn(v, th_td, k_td, train.y.T)
     return _result(lay, *moments(solver, s, y.T, th_td, k_td, k_dd, k_tt, diag), diag)
 
