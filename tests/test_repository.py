@@ -68,3 +68,7 @@ def test_outputs_name_no_path_of_a_machine():
     "A warning shown in a notebook carries the path of the file that gave it"
     found = [p.name for p in (ROOT/'nbs').rglob('*.ipynb') if any(s in p.read_text(encoding='utf-8') for s in (str(ROOT), 'site-packages/'))]
     assert not found
+
+def test_front_page_lists_every_notebook():
+    text = '\n'.join(''.join(c['source']) for c in json.loads((ROOT/'nbs/index.ipynb').read_text(encoding='utf-8'))['cells'])
+    assert not [p.name for p in (ROOT/'nbs').glob('[0-9]*.ipynb') if f']({p.name})' not in text]

@@ -39,6 +39,7 @@ def main():
     settings = configparser.ConfigParser(delimiters=['='])
     settings.read('settings.ini', encoding='utf-8')
     from adapt_notebooks import adapt
+    import check_links
     shutil.rmtree(BUILD, ignore_errors=True)
     adapt(process(), BUILD/'pages', settings['DEFAULT'])
     copy_mathjax(BUILD/'static'/'mathjax')
@@ -48,6 +49,7 @@ def main():
     sphinx = subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-j', '2', '-E', '-d', BUILD/'doctrees',
                              '-c', 'tools/sphinx', BUILD/'pages', BUILD/'html'])
     if sphinx.returncode: sys.exit('Sphinx met the problems above; _docs/ is left as it was')
+    check_links.main(BUILD/'html')
     shutil.rmtree(SITE, ignore_errors=True)
     shutil.move(BUILD/'html', SITE)
     print(f"The site is built: open {(SITE/'index.html').relative_to(ROOT)}")
