@@ -106,16 +106,20 @@ RAW_TEXT = """raw => {
         if (raw.test(node.data) && !node.parentElement.closest('pre, code, script, style, mjx-container, .docutils.literal')) found.push(node.data.trim());
     }
     return found.slice(0, 5)}"""
-STICK_OUT = """() => [...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
-    .map(e => `${e.tagName}.${e.className}: ${e.textContent.slice(0, 40)}`).slice(0, 5)"""
+STICK_OUT = """() => {
+    const held = e => e && e !== document.body && (getComputedStyle(e).overflowX !== 'visible' || held(e.parentElement));
+    return [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !held(e.parentElement))
+        .map(e => `${e.tagName}.${e.className}: ${e.textContent.slice(0, 40)}`).slice(0, 5)}"""
 
 def typeset(page):
-    "Wait until formulas are drawn, if the page has any; those that could not be"
+    "Wait until formulas are drawn, if the page has any; those that could not be: errors, unknown commands (in red), and those not even tried"
     if not page.locator('.math.notranslate').count(): return []
-    page.wait_for_function("window.MathJax?.startup?.promise && document.querySelector('mjx-container')")
+    page.wait_for_function('window.MathJax?.startup?.document')
     page.evaluate('MathJax.startup.promise.then(() => true)')
+    bad = page.evaluate("""() => [...MathJax.startup.document.math].filter(m => m.typesetRoot?.querySelector('mjx-merror, mjx-mtext[style*="red"]'))
+        .map(m => m.math)""")
     left = [t for t in page.locator('.math.notranslate').all_inner_texts() if t.startswith(('\\(', '\\['))]
-    return [f'formula: {t}' for t in page.locator('mjx-merror').all_inner_texts() + left]
+    return [f'formula: {t}' for t in bad + left]
 
 def too_wide(page, size):
     "By how many pixels the page is wider than a screen of this size, and the elements that stick out of it"
@@ -126,11 +130,13 @@ def too_wide(page, size):
 def problems(page, url, complaints):
     "What is wrong with the page at `url`: nothing, if it is as it should be"
     complaints.clear()
-    page.goto(url, wait_until='networkidle')
+    page.goto(url)
     found = typeset(page)
     found += [f'raw: {t}' for t in page.evaluate(f'({RAW_TEXT})({RAW})')]
     found += [f'no text for {n} images'] if (n := page.locator('main img:not([alt]), main img[alt=""]').count()) else []
-    return found + sum([too_wide(page, size) for size in SIZES], []) + complaints
+    found += sum([too_wide(page, size) for size in SIZES], [])
+    page.wait_for_load_state('networkidle')
+    return found + complaints
 
 @pytest.mark.parametrize('name', PAGES)
 def test_page(browser, name):
@@ -138,13 +144,16 @@ def test_page(browser, name):
     assert not problems(page, f'{home}/{name}', complaints)
 
 PIXEL = 'data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA='
+def formula(latex): return f'<span class="math notranslate">\\({latex}\\)</span><script src="_static/mathjax/tex-chtml.js"></script>'
 FAULTS = {
     'console': ('<script>console.error("out of order")</script>', 'out of order'),
     'exception': ('<script>nothing_of_this_name()</script>', 'nothing_of_this_name'),
     'another host': ('<img alt="x" src="http://127.0.0.1:9/x.png">', 'outside: '),
     'missing file': ('<img alt="x" src="gone.png">', '404'),
     'no alternative text': (f'<img src="{PIXEL}">', 'no text for 1 '),
-    'formula': (r'<span class="math notranslate">\(\frac{1\)</span><script src="_static/mathjax/tex-chtml.js"></script>', 'formula: '),
+    'formula left out': (formula(r'\frac{1'), r'formula: \(\frac{1\)'),
+    'error in a formula': (formula(r'\left(x'), 'formula: '),
+    'unknown command': (formula(r'\nothing_of_this_name'), r'formula: \nothing'),
     'directive': ('<p>::: {.callout-note}</p>', 'raw: :::'),
     'dollars': ('<p>where $x$ is</p>', 'raw: where'),
     'width': ('<p style="width: 1300px">wide</p>', 'wider than a desktop'),
@@ -174,19 +183,34 @@ def test_copied_formulas_are_latex(browser):
         return data.getData('text/plain')}""")
     assert '$' in copied and '\\' in copied, copied
 
-def test_dark_and_by_keyboard(browser):
+def test_dark_and_light(browser):
+    "Colours follow the system until one chooses, by keyboard alone"
     page, home, complaints = browser
     page.goto(f'{home}/kernel.html')
-    colour = lambda: page.evaluate("getComputedStyle(document.body).backgroundColor")
-    seen = {page.evaluate("document.documentElement.dataset.theme"): colour()}
-    for _ in range(3):
-        page.locator('.theme-switch-button:visible').first.click()
-        seen[page.evaluate("document.documentElement.dataset.theme")] = colour()
-    assert len(set(seen.values())) == 2, seen
+    def colour(theme):
+        page.wait_for_function(f'document.documentElement.dataset.theme == "{theme}"')
+        return page.evaluate('getComputedStyle(document.body).backgroundColor')
+    page.emulate_media(color_scheme='light')
+    light = colour('light')
+    page.emulate_media(color_scheme='dark')
+    dark = colour('dark')
+    assert light != dark
+    for mode, theme, shown in ('light', 'light', light), ('dark', 'dark', dark), ('light', 'light', light), ('auto', 'dark', dark):
+        page.locator('.theme-switch-button:visible').first.focus()
+        page.keyboard.press('Enter')
+        page.locator(f'.theme-change-button[data-mode={mode}]:visible').focus()
+        page.keyboard.press('Enter')
+        assert colour(theme) == shown
+    page.emulate_media(color_scheme='light')
+
+def test_search_by_keyboard(browser):
+    page, home, complaints = browser
+    page.goto(f'{home}/kernel.html')
     page.keyboard.press('Control+k')
     page.keyboard.type('NTK')
     page.keyboard.press('Enter')
     page.wait_for_url('**/search.html?q=NTK*')
+    page.wait_for_load_state('networkidle')
 
 def test_search(browser):
     page, home, complaints = browser

@@ -90,6 +90,7 @@ def documentation(call, names, links):
     renderer = eval(call, names)
     renderer.dm.maxline = 80
     text = renderer._repr_markdown_()
+    if fields := getattr(renderer.sym, '_fields', None): text = text.replace('\n    *args, **kwargs\n', f"\n    {', '.join(fields)}\n", 1)
     if inspect.isclass(renderer.sym): text = text.replace('\ndef ', '\nclass ', 1).replace('\n)->None:', '\n):', 1)
     for noise, plain in NOISE: text = re.sub(noise, plain, text, flags=re.M if noise[0] == '^' else 0)
     module, line = definition(renderer.sym, links.lib)
