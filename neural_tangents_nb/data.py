@@ -30,7 +30,8 @@ def take(self: Images,
 ) -> Images:
     "Random images of both sets"
     for name, n, x in ('n_train', n_train, self.x_train), ('n_test', n_test, self.x_test):
-        if not 1 <= n <= len(x): raise ValueError(f'`{name}` must be from 1 to {len(x)}, as many images as there are; got {n}')
+        if not 1 <= n <= len(x): raise ValueError(
+            f'`{name}` must be from 1 to {len(x)}, as many images as there are; got {n}')
     rng = np.random.RandomState(seed)
     i, j = rng.permutation(len(self.x_train))[:n_train], rng.permutation(len(self.x_test))[:n_test]
     return Images(self.x_train[i], self.y_train[i], self.x_test[j], self.y_test[j], self.classes)
@@ -39,16 +40,18 @@ def take(self: Images,
 def scaled(self: Images,
     dtype='float32', # Of the result
 ) -> Images:
-    "The images shifted and scaled by one number each, so that those to train on have mean zero and variance one"
-    mean, std = self.x_train.mean(), self.x_train.std()
-    return self._replace(**{name: ((getattr(self, name) - mean)/(std if std > 0 else 1.)).astype(dtype) for name in ('x_train', 'x_test')})
+    "All images shifted and scaled alike, so that those to train on have mean zero and variance one"
+    mean, std = self.x_train.mean(), self.x_train.std() or 1.
+    scale = lambda x: ((x - mean)/std).astype(dtype)
+    return self._replace(x_train=scale(self.x_train), x_test=scale(self.x_test))
 
 # %% ../nbs/29_data.ipynb #436137cc
 SIZE, CLASSES = 3*32*32, 10
 
 def damaged(path, what):
     "An error that names the file and says what to do"
-    return ValueError(f'{path} {what}: it is damaged or not a file of CIFAR-10. Unpack the archive again, or get it anew')
+    return ValueError(f'{path} {what}: it is damaged or not a file of CIFAR-10. '
+                      'Unpack the archive again, or get it anew')
 
 def pixels(rows):
     "Rows of `3*32*32` bytes, colour by colour, as images with the channels last"
@@ -57,9 +60,11 @@ def pixels(rows):
 def read_binary(path):
     "Images and labels of one file of the binary format"
     raw = np.fromfile(path, np.uint8)
-    if not raw.size or raw.size % (1 + SIZE): raise damaged(path, f'has {raw.size} bytes, not a multiple of {1 + SIZE}')
+    if not raw.size or raw.size % (1 + SIZE):
+        raise damaged(path, f'has {raw.size} bytes, not a multiple of {1 + SIZE}')
     labels, rows = raw.reshape(-1, 1 + SIZE)[:, 0], raw.reshape(-1, 1 + SIZE)[:, 1:]
-    if labels.max() >= CLASSES: raise damaged(path, f'has the label {labels.max()}, where 0 to {CLASSES-1} are allowed')
+    if labels.max() >= CLASSES:
+        raise damaged(path, f'has the label {labels.max()}, where 0 to {CLASSES-1} are allowed')
     return pixels(rows), labels.astype(int)
 
 # %% ../nbs/29_data.ipynb #96cf5c13
@@ -69,13 +74,16 @@ class _Type:
     def __setstate__(self, state): self.order = state[1]
     def dtype(self):
         code = self.code.decode('latin1') if isinstance(self.code, bytes) else str(self.code)
-        if not re.fullmatch('[biuf][1248]', code): raise pickle.UnpicklingError(f'an array of type {code!r}')
+        if not re.fullmatch('[biuf][1248]', code):
+            raise pickle.UnpicklingError(f'an array of type {code!r}')
         return np.dtype(code).newbyteorder('>' if self.order in ('>', b'>') else '<')
 
 class _Array:
     "What a file says of an array"
     def __init__(self, *_): self.state = None
-    def __setstate__(self, state): self.state = state[1], state[2], 'F' if state[3] else 'C', state[4]
+    def __setstate__(self, state):
+        _, shape, kind, by_columns, raw = state
+        self.state = shape, kind, 'F' if by_columns else 'C', raw
     def value(self):
         shape, kind, order, raw = self.state
         return np.frombuffer(raw, kind.dtype()).reshape(shape, order=order)
@@ -103,16 +111,18 @@ class _Plain(pickle.Unpickler):
 
 def _plain(v):
     "`v` with arrays in place of their records, keys as text"
-    if isinstance(v, dict): return {k.decode() if isinstance(k, bytes) else k: _plain(w) for k, w in v.items()}
+    text = lambda k: k.decode() if isinstance(k, bytes) else k
+    if isinstance(v, dict): return {text(k): _plain(w) for k, w in v.items()}
     if isinstance(v, (list, tuple)): return type(v)(map(_plain, v))
     return v.value() if isinstance(v, _Array) else v
 
 def unpickle(path):
-    "The plain data in a pickle: containers, numbers, text, bytes and arrays of numbers; anything else raises"
+    "The plain data in a pickle: containers, numbers, text, bytes, arrays; anything else raises"
     try:
         with open(path, 'rb') as f: return _plain(_Plain(f, encoding='bytes').load())
     except OSError: raise
-    except Exception as e: raise damaged(path, f'cannot be read as plain data ({type(e).__name__}: {e})') from e
+    except Exception as e:
+        raise damaged(path, f'cannot be read as plain data ({type(e).__name__}: {e})') from e
 
 # %% ../nbs/29_data.ipynb #3f5227ed
 def read_python(path):
@@ -120,34 +130,41 @@ def read_python(path):
     d = unpickle(path)
     missing = [k for k in ('data', 'labels') if not isinstance(d, dict) or k not in d]
     if missing: raise damaged(path, f"lacks {' and '.join(missing)}")
-    rows, labels = d['data'], np.asarray(d['labels'])
-    if getattr(rows, 'dtype', None) != np.uint8 or rows.ndim != 2 or rows.shape[1] != SIZE or not len(rows):
-        raise damaged(path, f'has data of shape {np.shape(rows)} where bytes of shape (n, {SIZE}) are expected')
-    if labels.shape != (len(rows),) or labels.dtype.kind not in 'iu': raise damaged(path, f'has {labels.size} labels for {len(rows)} images')
-    if not 0 <= labels.min() <= labels.max() < CLASSES: raise damaged(path, f'has labels outside of 0 to {CLASSES-1}')
+    rows, labels = np.asarray(d['data']), np.asarray(d['labels'])
+    if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != SIZE or not len(rows):
+        raise damaged(path, f'has data of shape {rows.shape} where bytes (n, {SIZE}) are expected')
+    if labels.shape != (len(rows),) or labels.dtype.kind not in 'iu':
+        raise damaged(path, f'has {labels.size} labels for {len(rows)} images')
+    if not 0 <= labels.min() <= labels.max() < CLASSES:
+        raise damaged(path, f'has labels outside of 0 to {CLASSES-1}')
     return pixels(rows), labels.astype(int)
 
 # %% ../nbs/29_data.ipynb #3661d6da
 BATCHES = *(f'data_batch_{i}' for i in range(1, 6)), 'test_batch'
-FORMATS = {'': (read_python, 'cifar-10-batches-py'), '.bin': (read_binary, 'cifar-10-batches-bin')} # by how names end
+FORMATS = { # by how names end: how to read a file, and where archives put them
+    '': (read_python, 'cifar-10-batches-py'), '.bin': (read_binary, 'cifar-10-batches-bin')}
 
 def located(folder):
     "The folder with the files, how their names end, and how to read one"
     folder = Path(folder).expanduser()
-    if not folder.is_dir(): raise NotADirectoryError(f'{folder} is no folder' + ', but a file: unpack it and give the folder'*folder.is_file())
+    if folder.is_file(): raise NotADirectoryError(
+        f'{folder} is no folder, but a file: unpack it and give the folder')
+    if not folder.is_dir(): raise NotADirectoryError(f'{folder} is no folder')
     for end, (read, name) in FORMATS.items():
         for at in folder, folder/name:
             if any((at/(b + end)).is_file() for b in BATCHES): return at, end, read
-    raise FileNotFoundError(f'{folder} has neither data_batch_1 nor data_batch_1.bin in it: give the folder into which '
-                            'cifar-10-python.tar.gz or cifar-10-binary.tar.gz was unpacked')
+    raise FileNotFoundError(f'{folder} has neither data_batch_1 nor data_batch_1.bin in it: give the '
+        'folder into which cifar-10-python.tar.gz or cifar-10-binary.tar.gz was unpacked')
 
 def class_names(folder, end):
     "The names of the classes, numbers where the file with them is missing"
     path = folder/('batches.meta.txt' if end else 'batches.meta')
     if not path.is_file(): return tuple(map(str, range(CLASSES)))
-    names = path.read_text().split() if end else [n.decode() for n in unpickle(path).get('label_names', ())]
-    if len(names) != CLASSES: raise damaged(path, f'has {len(names)} names of classes, not {CLASSES}')
-    return tuple(names)
+    meta = {'label_names': path.read_bytes().split()} if end else unpickle(path)
+    names = meta.get('label_names', ()) if isinstance(meta, dict) else ()
+    if len(names) != CLASSES:
+        raise damaged(path, f'has {len(names)} names of classes, not {CLASSES}')
+    return tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names)
 
 # %% ../nbs/29_data.ipynb #53d8408b
 def load_cifar10(
@@ -160,7 +177,8 @@ def load_cifar10(
         f"{at} lacks {', '.join(missing)}: unpack the whole archive there")
     parts = [read(p) for p in paths]
     for p, (x, _) in zip(paths, parts):
-        if len(x) != len(parts[0][0]): raise damaged(p, f'has {len(x)} images, {paths[0].name} has {len(parts[0][0])}')
+        n = len(parts[0][0])
+        if len(x) != n: raise damaged(p, f'has {len(x)} images, {paths[0].name} has {n}')
     x, y = (np.concatenate(a) for a in zip(*parts[:-1]))
     x_test, y_test = parts[-1]
     return Images(x, y, x_test, y_test, class_names(at, end))
