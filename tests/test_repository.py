@@ -1,5 +1,5 @@
 "The package imports lightly, and what is generated is in step with what is written"
-import importlib.metadata, json, subprocess, sys
+import importlib.metadata, json, re, subprocess, sys
 from pathlib import Path
 import pytest
 
@@ -68,3 +68,13 @@ def test_outputs_name_no_path_of_a_machine():
     "A warning shown in a notebook carries the path of the file that gave it"
     found = [p.name for p in (ROOT/'nbs').rglob('*.ipynb') if any(s in p.read_text(encoding='utf-8') for s in (str(ROOT), 'site-packages/'))]
     assert not found
+
+def test_front_page_lists_every_notebook():
+    text = '\n'.join(''.join(c['source']) for c in json.loads((ROOT/'nbs/index.ipynb').read_text(encoding='utf-8'))['cells'])
+    assert not [p.name for p in (ROOT/'nbs').glob('[0-9]*.ipynb') if f']({p.name})' not in text]
+
+def test_tutorials_end_with_what_to_try_next():
+    tutorials = [p for p in (ROOT/'nbs/tutorials').glob('[0-9]*.ipynb') if p.stem != '00_where_is']
+    headings = {p.name: re.findall(r'^## (.+)$', '\n'.join(''.join(c['source']) for c in json.loads(p.read_text(encoding='utf-8'))['cells']
+                                                             if c['cell_type'] == 'markdown'), re.M) for p in tutorials}
+    assert not {name: found[-1:] for name, found in headings.items() if found[-1:] != ['What to try next']}

@@ -4,6 +4,7 @@ Front matter becomes a title, `show_doc` output becomes text with an anchor, lin
 links to the source code lead to listings on the site itself, and `_quarto.yml`'s sidebar becomes the navigation.
 """
 import inspect, json, os, re
+from collections import Counter
 from html import escape
 from importlib import import_module
 from itertools import groupby
@@ -89,6 +90,7 @@ def documentation(call, names, links):
     renderer = eval(call, names)
     renderer.dm.maxline = 80
     text = renderer._repr_markdown_()
+    if fields := getattr(renderer.sym, '_fields', None): text = text.replace('\n    *args, **kwargs\n', f"\n    {', '.join(fields)}\n", 1)
     if inspect.isclass(renderer.sym): text = text.replace('\ndef ', '\nclass ', 1).replace('\n)->None:', '\n):', 1)
     for noise, plain in NOISE: text = re.sub(noise, plain, text, flags=re.M if noise[0] == '^' else 0)
     module, line = definition(renderer.sym, links.lib)
@@ -110,6 +112,12 @@ def documentation_cells(cells, names, links):
     calls = [options(''.join(c['source']))[1] for c in cells]
     return [markdown(text) for _, text in sorted((documentation(c, names, links) for c in calls), key=lambda d: d[0])]
 
+def shown(output, links):
+    "An output of a code cell, with the links rewritten if it is Markdown"
+    text = ''.join(output.get('data', {}).get('text/markdown', ''))
+    if output['output_type'] == 'error': raise SystemExit(f"{links.page} has an error in its outputs: {output['ename']}: {output['evalue']}")
+    return dict(output, data=output['data'] | {'text/markdown': links(text)}) if text else output
+
 def code_cells(cell, links):
     "A code cell of nbdev's output as cells of a page"
     opts, source = options(''.join(cell['source']))
@@ -120,7 +128,7 @@ def code_cells(cell, links):
     tags = [tag for on, tag in [(opts.get('echo') == 'false', 'remove-input'), (opts.get('output') == 'false', 'remove-output'),
                                 ('code-fold' in opts, 'hide-input')] if on]
     metadata = dict(tags=tags) | (dict(mystnb=dict(image=dict(alt=opts['fig-alt']))) if 'fig-alt' in opts else {})
-    return [dict(cell, source=source, metadata=metadata)] if source.strip() else []
+    return [dict(cell, source=source, metadata=metadata, outputs=[shown(o, links) for o in cell['outputs']])] if source.strip() else []
 
 def plain_cells(cell, links):
     "Any other cell of nbdev's output as cells of a page"
@@ -157,10 +165,16 @@ def navigation(quarto):
     sections = [(e['section'], notebooks([e])) for e in entries if not isinstance(e, str) and 'section' in e]
     return [(None, [e for e in entries if isinstance(e, str)]), *sections]
 
+def check_listed(sections, notebooks):
+    "Refuse a navigation that does not list each of `notebooks` once"
+    listed = Counter(n for _, names in sections for n in names)
+    wrong = {'not listed': {*notebooks} - {*listed}, 'no such notebook': {*listed} - {*notebooks}, 'listed twice': {n for n in listed if listed[n] > 1}}
+    if bad := [f"{what}: {', '.join(sorted(names))}" for what, names in wrong.items() if names]: raise SystemExit('nbs/sidebar.yml: ' + '; '.join(bad))
+
 def toctrees(sections, pages):
     "The navigation in MyST"
     def tree(caption, names): return '\n'.join(
-        ['```{toctree}', ':hidden:', *[f':caption: {caption}']*bool(caption), *(pages[n] for n in names if pages.get(n, 'index') != 'index'), '```'])
+        ['```{toctree}', ':hidden:', *[f':caption: {caption}']*bool(caption), *(pages[n] for n in names if pages[n] != 'index'), '```'])
     return '\n\n'.join(tree(c, ns) for c, ns in sections if ns)
 
 def listing(module, lib, name):
@@ -176,10 +190,12 @@ def adapt(proc, target, cfg):
     notebooks = {p.relative_to(proc): read(p) for p in sorted(proc.rglob('*.ipynb'))}
     matter = {p: front_matter(nb) for p, nb in notebooks.items()}
     pages = {p.as_posix(): page_of(p, matter[p]) for p in notebooks}
+    sections = navigation(proc/'_quarto.yml')
+    check_listed(sections, pages)
     for path, nb in notebooks.items():
         page = pages[path.as_posix()]
         nb = adapt_notebook(nb, matter[path], page, names_of(Path(cfg['nbs_path'])/path), Links(page, pages, cfg), path.as_posix())
-        if page == 'index': nb['cells'].append(dict(markdown(toctrees(navigation(proc/'_quarto.yml'), pages)), id='navigation'))
+        if page == 'index': nb['cells'].append(dict(markdown(toctrees(sections, pages)), id='navigation'))
         out = target/f'{page}.ipynb'
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(nb), encoding='utf-8')

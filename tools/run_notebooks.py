@@ -1,11 +1,11 @@
 """Execute notebooks, each in a process of its own, honouring nbdev's flags.
 
-    python tools/run_notebooks.py [--save] [--jobs N] [--flags 'slow ...'] [NOTEBOOK ...]
+    python tools/run_notebooks.py [--save] [--times FILE] [--jobs N] [--flags 'slow ...'] [NOTEBOOK ...]
 
 A process of its own because JAX's configuration and compiled programs would leak from one notebook to the next. `--save` stores
-the outputs in the notebooks and cleans them; without it nothing is written.
+the outputs in the notebooks and cleans them, `--times` the seconds that each took in a JSON file; without them nothing is written.
 """
-import argparse, os, subprocess, sys, time
+import argparse, json, os, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def execute(path, save, flags):
     return True
 
 def run(path, args):
-    "Execute the notebook in a new process and say how it went, as soon as it has ended"
+    "Execute the notebook in a new process and say how it went, as soon as it has ended; the seconds that it took, or `None` if it failed"
     command = [sys.executable, __file__, '--here', '--flags', args.flags, *['--save']*args.save, str(path)]
     start = time.time()
     try:
@@ -56,14 +56,25 @@ def run(path, args):
         ok, said = done.returncode == 0, done.stdout + done.stderr
         if not ok and not said.strip(): said = f'The process ended with exit status {done.returncode}, saying nothing'
     except subprocess.TimeoutExpired: ok, said = False, f'Stopped after {LIMIT} seconds'
-    line = f"{'ok  ' if ok else 'FAIL'} {time.time()-start:6.1f} s  {path.name}"
+    seconds = time.time() - start
+    line = f"{'ok  ' if ok else 'FAIL'} {seconds:6.1f} s  {path.name}"
     print(line if ok else f'{line}\n{said}', flush=True)
-    return ok
+    return seconds if ok else None
+
+def keep_times(file, paths, seconds):
+    "Write the seconds that notebooks took to `file`, beside those that it has of notebooks that did not run now"
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.__main__ import machine
+    kept = json.loads(file.read_text())['seconds'] if file.exists() else {}
+    kept |= {os.path.relpath(p, ROOT): round(s, 1) for p, s in zip(paths, seconds) if s is not None}
+    there = {name: s for name, s in sorted(kept.items()) if (ROOT/name).is_file()}
+    file.write_text(json.dumps(dict(machine=machine(), seconds=there), indent=1) + '\n')
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('notebooks', nargs='*', type=Path, help='default: all of nbs/')
     parser.add_argument('--save', action='store_true', help='store the outputs in the notebooks')
+    parser.add_argument('--times', type=Path, metavar='FILE', help='store the seconds that each notebook took')
     parser.add_argument('--jobs', type=int, default=2, help='how many at a time (default: 2)')
     parser.add_argument('--flags', default='', help='flags of cells to run that are skipped by default')
     parser.add_argument('--here', action='store_true', help=argparse.SUPPRESS)
@@ -73,8 +84,10 @@ def main():
     if missing := [str(p) for p in paths if not p.is_file()]: sys.exit(f"No such notebook: {', '.join(missing)}")
     if args.here: sys.exit(not all(execute(p, args.save, args.flags) for p in paths))
     start = time.time()
-    with ThreadPoolExecutor(args.jobs) as pool: ok = list(pool.map(lambda p: run(p, args), paths))
-    print(f'{sum(ok)} of {len(ok)} notebooks ran, in {time.time()-start:.0f} s')
-    if failed := [p.name for p, o in zip(paths, ok) if not o]: sys.exit(f"Failed: {', '.join(failed)}")
+    with ThreadPoolExecutor(args.jobs) as pool: seconds = list(pool.map(lambda p: run(p, args), paths))
+    failed = [p.name for p, s in zip(paths, seconds) if s is None]
+    print(f'{len(paths)-len(failed)} of {len(paths)} notebooks ran, in {time.time()-start:.0f} s')
+    if args.times: keep_times(args.times, paths, seconds)
+    if failed: sys.exit(f"Failed: {', '.join(failed)}")
 
 if __name__ == '__main__': main()
