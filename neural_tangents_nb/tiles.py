@@ -164,6 +164,12 @@ def watched(items, what='tiles', progress=None):
 
 # %% ../nbs/14_tiles.ipynb #f368ed13
 @patch
+def whole_is_tile(self: Tiling, first):
+    "Need nothing be done to the only tile but to move it to the host?"
+    arrays = not self.on_device and not is_state(first)
+    return arrays and all(l.ndim > 1 for l in jax.tree.leaves(first))
+
+@patch
 def run(self: Tiling):
     "Compute all tiles and put them together"
     n1, n2 = self.sizes()
@@ -171,6 +177,7 @@ def run(self: Tiling):
     device = lambda n: self.devices[n % len(self.devices)] if self.devices else None
     # Once the first tile is there, it is known whether tiles fit into memory.
     first = jax.block_until_ready(self.tile(0, 0, r1, r2, device(0)))
+    if (r1, r2) == (n1, n2) and self.whole_is_tile(first): return jax.tree.map(np.asarray, first)
     half, paired = self.mirror(first)
     leaves, tree = jax.tree.flatten(blocks_of(first))
     outs = [Assembly(l, n1, n2, self.on_device) for l in leaves]
@@ -538,7 +545,7 @@ def tiling(kernel_fn, x1, x2, args, kwargs, batch_size, devices=(), on_device=Tr
 
 def batch(
     kernel_fn, # A kernel function `(x1, x2, get, ...)`: analytic, empirical or by Monte Carlo
-    batch_size: int|str = 0, # Rows of a tile, at most; 0: a device's part at once; 'auto': what fits
+    batch_size: int|str = 0, # Rows of a tile, at most; 0: a device's part; 'auto': fast, and fits
     device_count: int = -1, # Devices of every process; -1 for all, 0 for the default one
     store_on_device: bool = True, # Keep the result on the devices? If not, it is a NumPy array
     progress: bool|None = None, # Show a progress bar? None: on a terminal
@@ -565,8 +572,8 @@ def batch(
 def check_concrete(what, *trees):
     "Raise if `trees` hold tracers of `jit`, `grad` or `vmap`: `what` needs numbers"
     if any(isinstance(l, jax.core.Tracer) for l in jax.tree.leaves(trees)): raise TypeError(
-        f'{what} goes step by step through numbers, and cannot be traced by jit, grad or vmap: '
-        "call it outside of these, or, for a kernel that fits into memory, pass an array and "
+        f'{what} cannot be traced by jit, grad or vmap, since the next step depends on numbers: '
+        'call it outside of these, or, for a kernel that fits into memory, pass an array and '
         "solver='cholesky'")
 
 class KernelMatrix:
@@ -610,6 +617,7 @@ def times(k, v):
 class Whole(KernelMatrix):
     "A kernel matrix in memory, perhaps with its rows on many devices"
     def __init__(self, k):
+        check_concrete('a product with a kernel matrix', k)
         if np.ndim(k) != 2: raise ValueError(
             f'a kernel matrix has two axes, got an array of shape {np.shape(k)}')
         self.k, self.shape, self.dtype = jnp.asarray(k), np.shape(k), jnp.result_type(k)
