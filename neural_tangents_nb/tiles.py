@@ -412,7 +412,7 @@ def run_sharded(self: Tiling):
 # %% ../nbs/14_tiles.ipynb #377d70c7
 LARGEST = 1024 # Rows of a tile beyond which nothing is gained
 SHARE = 8 # A tile may take this fraction of the free memory
-PROGRAMS = 10 # Small programs started around each tile: cut inputs, put it in place
+PROGRAMS = 80 # What a tile takes besides, in starts of a small program: cutting, dispatch, writing
 
 def free_memory(device):
     "Bytes free on `device`; for a CPU those of the host"
