@@ -559,13 +559,17 @@ def batch(
         if not state: check_inputs(kwargs, x1=x1, x2=x2)
         t = tiling(kernel_fn, x1, x2, args, kwargs, batch_size, devices, store_on_device, progress,
                    program)
-        if len(devices) < 2 or (state and jax.process_count() == 1): return t.run_halving()
+        alone = jax.process_count() == 1
+        if len(devices) < 2: return t.run_halving()
+        if alone and (state or not store_on_device): # devices in turn, and each tile comes home
+            part = -(-t.sizes()[0]//len(devices))
+            return dc.replace(t, size=t.size or part).run_halving()
         if state: raise NotImplementedError(
             'several processes cannot continue a Kernel in tiles: give batch the kernel_fn of the '
             'whole network, stax.serial(below, above), and inputs; or call the kernel_fn above '
             'without batch, under jax.jit')
-        if jax.process_count() > 1: return t.run_sharded() # all must cut alike, also without memory
-        return t.run_halving(Tiling.run_sharded)
+        # Processes must cut alike: none of them may halve its tiles.
+        return t.run_halving(Tiling.run_sharded) if alone else t.run_sharded()
     return batched
 
 # %% ../nbs/14_tiles.ipynb #f6ad3489
