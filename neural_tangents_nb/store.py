@@ -165,7 +165,9 @@ class Disk:
         self.group = _zarr().open_group(self.path, mode='r+' if writable else 'r')
         self.attrs = dict(self.group.attrs)
         self.names, self.half, self.paired = (self.attrs[n] for n in ('get', 'half', 'paired'))
-        self.arrays = {n: self.group[n] for n in self.names}
+        # No tile is empty, and to look whether it is would take longer than to write it.
+        with _zarr().config.set({'array.write_empty_chunks': True}):
+            self.arrays = {n: self.group[n] for n in self.names}
         self.tile = self.arrays[self.names[0]].chunks[:2]
         self.grid = tuple(-(-n//r) for n, r in zip(self.arrays[self.names[0]].shape, self.tile))
     def keys(self):
