@@ -11,7 +11,7 @@ import jax
 
 # %% ../nbs/18_hosts.ipynb #2be8406a
 def join(
-    coordinator: str|None = None, # `host:port` of the process of rank 0; None where JAX detects the cluster
+    coordinator: str|None = None, # `host:port` of rank 0; None where JAX detects the cluster
     processes: int|None = None, # Number of processes
     rank: int|None = None, # Of this one, from 0
     devices: int|None = None, # CPU devices of this process
@@ -20,8 +20,10 @@ def join(
     if devices: jax.config.update('jax_num_cpu_devices', devices)
     given = [a is not None for a in (coordinator, processes, rank)]
     if any(given) and not all(given): raise ValueError(
-        f'`coordinator`, `processes` and `rank` go together, got {coordinator!r}, {processes!r} and {rank!r}')
-    if rank is not None and processes is not None and not 0 <= rank < processes: raise ValueError(f'`rank` must be from 0 to {processes-1}, got {rank}')
+        '`coordinator`, `processes` and `rank` go together, '
+        f'got {coordinator!r}, {processes!r} and {rank!r}')
+    if rank is not None and processes is not None and not 0 <= rank < processes:
+        raise ValueError(f'`rank` must be from 0 to {processes-1}, got {rank}')
     jax.distributed.initialize(coordinator, processes, rank)
 
 # %% ../nbs/18_hosts.ipynb #7bcaaf7f
@@ -36,20 +38,26 @@ def run_local(
     devices: int|None = None, # CPU devices of each
 ) -> int: # Exit status of the first that fails, or 0
     "Run `command` in so many processes of this machine"
-    options = ['--coordinator', f'127.0.0.1:{free_port()}', '--processes', str(processes), *(['--devices', str(devices)] if devices else [])]
-    start = lambda rank: subprocess.Popen([sys.executable, '-m', 'neural_tangents_nb.hosts', *options, '--rank', str(rank), *command])
+    options = ['--coordinator', f'127.0.0.1:{free_port()}', '--processes', str(processes)]
+    if devices: options += ['--devices', str(devices)]
+    module = [sys.executable, '-m', 'neural_tangents_nb.hosts']
+    start = lambda rank: subprocess.Popen([*module, *options, '--rank', str(rank), *command])
     running = [start(rank) for rank in range(processes)]
+    alive = lambda: any(p.poll() is None for p in running)
     try:
-        while any(p.poll() is None for p in running) and not any(p.poll() for p in running): time.sleep(.05)
+        while alive() and not any(p.poll() for p in running): time.sleep(.05)
     finally:
         for p in running:
             if p.poll() is None: p.kill()
-    return next((p.returncode for p in running if p.wait() > 0), max(abs(p.wait()) for p in running))
+    codes = [p.wait() for p in running]
+    return next((c for c in codes if c > 0), max(map(abs, codes)))
 
 def main(argv=None):
     "The command line, as above"
-    parser = argparse.ArgumentParser('python -m neural_tangents_nb.hosts', description='Start a program on many hosts.')
-    parser.add_argument('--coordinator', help='host:port of rank 0; without it JAX detects SLURM, Open MPI or Kubernetes')
+    parser = argparse.ArgumentParser('python -m neural_tangents_nb.hosts',
+                                     description='Start a program on many hosts.')
+    parser.add_argument('--coordinator', help='host:port of rank 0; without it JAX detects SLURM, '
+                                              'Open MPI or Kubernetes')
     parser.add_argument('--processes', type=int, help='number of processes')
     parser.add_argument('--rank', type=int, help='of this process, from 0')
     parser.add_argument('--devices', type=int, help='CPU devices of each process')

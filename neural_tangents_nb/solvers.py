@@ -17,7 +17,7 @@ from jax import numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
 from fastcore.basics import patch
 from .core import struct
-from .tiles import KernelMatrix, Whole, times
+from .tiles import KernelMatrix, Whole, check_concrete, times
 
 # %% ../nbs/15_solvers.ipynb #e39fa9a3
 def concrete(*trees):
@@ -29,7 +29,7 @@ def at_once(*inputs):
     return jax.ensure_compile_time_eval() if concrete(*inputs) else nullcontext()
 
 def precise(f):
-    "Run `f` with matrix products in full precision: a kernel matrix does not survive TF32 or bfloat16"
+    "Run `f` with matrix products in full precision: a kernel does not survive TF32 or bfloat16"
     @wraps(f)
     def run(*args, **kwargs):
         with jax.default_matmul_precision('highest'): return f(*args, **kwargs)
@@ -55,7 +55,7 @@ def phi(
     l: jax.Array, # Eigenvalues; negative ones are rounding errors and count as zero
     t: jax.Array, # Times, broadcast against `l`; `jnp.inf` for the limit
 ):
-    r"$\varphi_t(l)=(1-e^{-lt})/l$, with the limits $t$ at $l=0$, $1/l$ at $t=\infty$, and 0 where both"
+    r"$\varphi_t(l)=(1-e^{-lt})/l$; limits are $t$ at $l=0$, $1/l$ at $t=\infty$, and 0 where both"
     l, t = jnp.maximum(l, 0), jnp.asarray(t)
     zero = l == 0
     l1 = jnp.where(zero, 1., l)
@@ -70,9 +70,10 @@ def _(primals, tangents):
 
 # %% ../nbs/15_solvers.ipynb #abfc5668
 def _sound(k, l):
-    "Is `l` a Cholesky factor of `k` in which every pivot is more than the rounding error of its sum?"
-    pivots = jnp.diagonal(l, axis1=-2, axis2=-1)**2
-    floor = 4*np.sqrt(k.shape[-1])*jnp.finfo(k.dtype).eps*jnp.diagonal(k, axis1=-2, axis2=-1).max(-1)
+    "Is `l` a Cholesky factor of `k` with every pivot above the rounding error of its sum?"
+    diagonal = lambda a: jnp.diagonal(a, axis1=-2, axis2=-1)
+    pivots, eps = diagonal(l)**2, jnp.finfo(k.dtype).eps
+    floor = 4*np.sqrt(k.shape[-1])*eps*diagonal(k).max(-1)
     return jnp.isfinite(pivots).all(-1) & (pivots.min(-1) > floor)
 
 @jax.jit
@@ -85,10 +86,11 @@ def singular(k):
     "The error that says how singular `k` is, and what to do about it"
     l = jnp.linalg.eigvalsh(k)
     return np.linalg.LinAlgError(
-        f'the {len(k)} x {len(k)} train kernel ({k.dtype}) is not positive definite: its smallest eigenvalue is {l[0]:.3g}, '
-        f'the largest {l[-1]:.3g}. Add noise with `diag_reg` (say 1e-4), let `diag_reg="auto"` find the least that works, remove '
-        'duplicate training points, compute the kernel in float64, or ask for a time: a finite `t`, or `t=jnp.inf`, '
-        'the limit of training, which exists for singular kernels too')
+        f'the {len(k)} x {len(k)} train kernel ({k.dtype}) is not positive definite: its smallest '
+        f'eigenvalue is {l[0]:.3g}, the largest {l[-1]:.3g}. Add noise with `diag_reg` (say 1e-4), '
+        'let `diag_reg="auto"` find the least that works, remove duplicate training points, '
+        'compute the kernel in float64, or ask for a time: a finite `t`, or `t=jnp.inf`, the limit '
+        'of training, which exists for singular kernels too')
 
 # %% ../nbs/15_solvers.ipynb #ca56e3f0
 @struct
@@ -98,7 +100,7 @@ class Cholesky:
     l: jax.Array # `(n, n)` its lower Cholesky factor
     @classmethod
     def of(cls, k):
-        "Factor `k`; a singular matrix raises `LinAlgError`, or, where `k` is traced and nothing can be raised, gives NaN"
+        "Factor `k`; a singular matrix raises `LinAlgError`, or, where `k` is traced, gives NaN"
         with at_once(k):
             l, sound = _cholesky(k)
             if concrete(k) and not sound: raise singular(k)
@@ -112,7 +114,7 @@ class Cholesky:
 
 # %% ../nbs/15_solvers.ipynb #66b84710
 def jitter(k):
-    r"The least of $0, 10\epsilon, 100\epsilon, \dots$ times the mean of the diagonal that makes `k` positive definite"
+    r"The least of $0, 10\epsilon, 100\epsilon,\dots$ of the mean diagonal that makes `k` definite"
     k = jax.lax.stop_gradient(k)
     scale, eye = jnp.trace(k)/len(k), jnp.eye(len(k), dtype=k.dtype)
     step = 10*jnp.finfo(k.dtype).eps*scale
@@ -121,12 +123,13 @@ def jitter(k):
 
 # %% ../nbs/15_solvers.ipynb #f014ae9b
 def _divided(l, t):
-    r"The divided differences $\Phi_{ij}$ of `phi`, by the slope at the midpoint where the difference would lose its digits"
+    r"The divided differences $\Phi_{ij}$ of `phi`; where they lose digits, slopes at midpoints"
     li, lj, t = l[..., :, None], l[..., None, :], t[..., None]
     mid, gap = (li+lj)/2, li-lj
-    # Error of the midpoint (gap*phi)^2, of the difference eps/(gap*phi): equal at the cube root of eps.
+    # Error of the midpoint (gap*phi)^2, of the difference eps/(gap*phi): equal at eps^(1/3).
     near = jnp.abs(gap)*phi(mid, t) < jnp.finfo(l.dtype).eps**(1/3)
-    return jnp.where(near, _dphi(jnp.maximum(mid, 0), t), (phi(li, t) - phi(lj, t))/jnp.where(near, 1., gap))
+    difference = (phi(li, t) - phi(lj, t))/jnp.where(near, 1., gap)
+    return jnp.where(near, _dphi(jnp.maximum(mid, 0), t), difference)
 
 def rank(l):
     "Eigenvalues with those below the rounding error of the largest set to zero"
@@ -135,7 +138,7 @@ def rank(l):
 # %% ../nbs/15_solvers.ipynb #18049234
 @jax.custom_jvp
 def _flow(k, l, t, b):
-    "`phi_t(k) b` in the eigenbasis, where `k` is `diag(l)`: `t` of any shape, `b` of shape `(n, m)`"
+    "`phi_t(k) b` in the eigenbasis, where `k` is `diag(l)`: any shape of `t`, `b` of `(n, m)`"
     t = t[..., None]
     return phi(jnp.where(jnp.isinf(t), rank(l), l), t)[..., None]*b
 
@@ -145,7 +148,8 @@ def _(primals, tangents):
     s, l = t[..., None], jnp.maximum(l, 0)
     l = jnp.where(jnp.isinf(s), rank(l), l)
     decay = jnp.where(jnp.isinf(s), 0, jnp.exp(-l*jnp.where(jnp.isinf(s), 0, s)))
-    return _flow(*primals), (_divided(l, s)*dk)@b + _flow(k, primals[1], t, db) + (decay*dt[..., None])[..., None]*b
+    moved = (_divided(l, s)*dk)@b + _flow(k, primals[1], t, db)
+    return _flow(*primals), moved + (decay*dt[..., None])[..., None]*b
 
 # %% ../nbs/15_solvers.ipynb #6897aec0
 @jax.jit
@@ -155,7 +159,7 @@ def _eigh(k):
 
 @struct
 class Eigh:
-    r"A solver for all times: $A=V\,\mathrm{diag}(l)\,V^\top$; singular matrices give the limit (the pseudo-inverse)"
+    r"A solver for all times: $A=V\,\mathrm{diag}(l)\,V^\top$; if singular, the pseudo-inverse"
     k: jax.Array # `(n, n)` the matrix $A$, regularization included; derivatives pass through it
     l: jax.Array # `(n,)` eigenvalues, ascending
     v: jax.Array|None # `(n, n)` eigenvectors in columns; None for a matrix in its own eigenbasis
@@ -163,7 +167,7 @@ class Eigh:
     def of(cls, k): return cls(k, *_eigh(k))
     @precise
     def turned(self):
-        r"The same matrix in its own eigenbasis, $V^\top AV=\mathrm{diag}(l)$, where `flow` costs no product"
+        r"The same matrix in its eigenbasis, $V^\top AV=\mathrm{diag}(l)$: `flow` costs no product"
         return Eigh(jnp.diag(self.l) if concrete(self.k) else self.v.T@self.k@self.v, self.l, None)
     @jax.jit
     @precise
@@ -188,15 +192,18 @@ def noise(
     "What to add to the diagonal of `k`"
     if isinstance(diag_reg, str):
         if diag_reg != 'auto':
-            raise ValueError(f"diag_reg must be a number, one number per train point, or 'auto'; got {diag_reg!r}")
+            raise ValueError("diag_reg must be a number, one number per train point, or 'auto'; "
+                             f'got {diag_reg!r}')
         if isinstance(k, KernelMatrix): raise ValueError(
             "diag_reg='auto' needs the kernel in memory: give a number, say 1e-4")
         r = jitter(k)
         if concrete(r) and r > 0:
-            warnings.warn(f"diag_reg='auto' added {r:.3g} to the diagonal, {r*len(k)/jnp.trace(k):.3g} of its mean", stacklevel=3)
+            warnings.warn(f"diag_reg='auto' added {r:.3g} to the diagonal, "
+                          f'{r*len(k)/jnp.trace(k):.3g} of its mean', stacklevel=3)
         return r
     diag_reg = jnp.asarray(diag_reg, k.dtype)
-    return diag_reg if absolute else diag_reg*(jnp.trace(k)/len(k) if isinstance(k, jax.Array) else k.diagonal().mean())
+    if absolute: return diag_reg
+    return diag_reg*(jnp.trace(k)/len(k) if isinstance(k, jax.Array) else k.diagonal().mean())
 
 @jax.jit
 def regularize(k, r):
@@ -226,13 +233,14 @@ class Woodbury:
     @precise
     def of(cls, f, d):
         if concrete(d) and not (d > 0).all(): raise np.linalg.LinAlgError(
-            f'a kernel of {len(f)} points and rank {f.shape[1]} is singular: add noise with `diag_reg` (say 1e-3)')
+            f'a kernel of {len(f)} points and rank {f.shape[1]} is singular: add noise with '
+            '`diag_reg` (say 1e-3)')
         u, s, _ = jnp.linalg.svd(f/jnp.sqrt(d)[:, None], full_matrices=False)
         return cls(d, u, s**2)
     @precise
-    def turn(self, g, b): return b + self.u@((g(self.s) - 1)[:, None]*(self.u.T@b))
-    def root(self, b): "$L^{-1}b$"; return self.turn(lambda s: (1+s)**-.5, b/jnp.sqrt(self.d)[:, None])
-    def root_T(self, b): r"$L^{-\top}b$"; return self.turn(lambda s: (1+s)**-.5, b)/jnp.sqrt(self.d)[:, None]
+    def turn(self, b): return b + self.u@(((1 + self.s)**-.5 - 1)[:, None]*(self.u.T@b))
+    def root(self, b): r"$L^{-1}b$"; return self.turn(b/jnp.sqrt(self.d)[:, None])
+    def root_T(self, b): r"$L^{-\top}b$"; return self.turn(b)/jnp.sqrt(self.d)[:, None]
     def solve(self, b): return self.root_T(self.root(b))
     def flow(self, t, b):
         if t is None: return self.solve(b)
@@ -247,7 +255,8 @@ def _explain(f, left, rows, index, at, floor):
     g = rows.T - f@f[index].T
     l, q = jnp.linalg.eigh((g[index] + g[index].T)/2)
     c = g@(q*jnp.where(l > floor, jax.lax.rsqrt(jnp.maximum(l, floor)), 0))
-    return jax.lax.dynamic_update_slice(f, c, (0*at, at)), jnp.maximum(left - (c**2).sum(1), 0).at[index].set(0)
+    left = jnp.maximum(left - (c**2).sum(1), 0).at[index].set(0)
+    return jax.lax.dynamic_update_slice(f, c, (0*at, at)), left
 
 def pivoted_cholesky(
     k: KernelMatrix, # `(n, n)`
@@ -263,7 +272,8 @@ def pivoted_cholesky(
     for at in range(0, rank, block):
         weight = jnp.where(left > floor, left, 0)
         if int((weight > 0).sum()) < block: break
-        index = jax.random.choice(jax.random.fold_in(key, at), n, (block,), False, weight/weight.sum())
+        now = jax.random.fold_in(key, at)
+        index = jax.random.choice(now, n, (block,), False, weight/weight.sum())
         f, left = _explain(f, left, k.rows(np.asarray(index)), index, np.int32(at), floor)
     return f[:, :rank]
 
@@ -274,12 +284,14 @@ def nystrom(
     key=None, # Random key of the test vectors
 ):
     r"$F$ of shape `(n, rank)` from one product of the kernel with random vectors"
-    w = jnp.linalg.qr(jax.random.normal(jax.random.key(0) if key is None else key, (len(k), rank), k.dtype))[0]
+    key = jax.random.key(0) if key is None else key
+    w = jnp.linalg.qr(jax.random.normal(key, (len(k), rank), k.dtype))[0]
     y = k@w
     shift = 10*jnp.sqrt(len(k))*jnp.finfo(k.dtype).eps*jnp.linalg.norm(y, 2)
     y = y + shift*w
     c = w.T@y
-    u, s, _ = jnp.linalg.svd(solve_triangular(jnp.linalg.cholesky((c + c.T)/2), y.T, lower=True).T, full_matrices=False)
+    root = solve_triangular(jnp.linalg.cholesky((c + c.T)/2), y.T, lower=True).T
+    u, s, _ = jnp.linalg.svd(root, full_matrices=False)
     return u*jnp.sqrt(jnp.maximum(s**2 - shift, 0))
 
 # %% ../nbs/15_solvers.ipynb #06b6a2fa
@@ -289,7 +301,8 @@ class Report(NamedTuple):
     residuals: tuple # The largest relative residual after each of them
     residual: float # The largest relative residual of the solution, computed from it
     rank: int # Of the preconditioner
-    def __repr__(self): return (f'{self.products} products, relative residual {self.residual:.1e}, preconditioner of rank {self.rank}')
+    def __repr__(self): return (f'{self.products} products, relative residual {self.residual:.1e}, '
+                                f'preconditioner of rank {self.rank}')
 
 def _norms(b): return np.sqrt((b**2).sum(0))
 
@@ -308,40 +321,48 @@ class CG:
         factor=pivoted_cholesky, # `factor(k, rank)`: what makes it, or `nystrom`
         max_products: int = 1000, # With the kernel, until the solver gives up
     ):
+        check_concrete('conjugate gradients', k, noise)
         self.k, n = k if isinstance(k, KernelMatrix) else Whole(k), len(k)
-        if self.k.shape != (n, n): raise ValueError(f'conjugate gradients need a square kernel, got {self.k.shape}')
+        if self.k.shape != (n, n): raise ValueError(
+            f'conjugate gradients need a square kernel, got {self.k.shape}')
         self.noise = jnp.broadcast_to(jnp.asarray(noise, self.k.dtype), (n,))
         self.rtol = rtol or (1e-9 if self.k.dtype == np.float64 else 1e-6)
         rank = min(n//2, int(8*n**.5)) if rank is None else rank
-        if not 0 <= rank <= n: raise ValueError(f'`rank` must be from 0 to {n}, the number of points, got {rank}')
+        if not 0 <= rank <= n: raise ValueError(
+            f'`rank` must be from 0 to {n}, the number of points, got {rank}')
         self.factor, self.rank, self.max_products = factor, rank, max_products
         self.report: Report|None = None # How the last solve went
-    def __repr__(self): return f'CG({self.k}: {"not used yet" if self.report is None else self.report})'
+    def __repr__(self): return f'CG({self.k}: {self.report or "not used yet"})'
     def times(self, v): return self.k.matmul(v) + np.asarray(self.noise, np.float64)[:, None]*v
     def flow(self, t, b):
         if t is None: return self.solve(b)
-        raise ValueError(f'conjugate gradients know training for ever only (t=None), got t={t}: use a dense kernel')
+        raise ValueError('conjugate gradients know training for ever only (t=None), '
+                         f'got t={t}: use a dense kernel')
 
 @patch(as_prop=True)
 def preconditioner(self: CG):
     "The `Woodbury` solver of the low-rank part, with the mean of what it leaves added to the noise"
     if '_pre' not in self.__dict__:
-        f = self.factor(self.k, self.rank) if self.rank else jnp.zeros((len(self.k), 1), self.k.dtype)
-        diagonal = self.k.diagonal()
-        left = jnp.maximum((diagonal - (f**2).sum(1)).mean(), 10*jnp.finfo(f.dtype).eps*diagonal.mean())
+        none = jnp.zeros((len(self.k), 1), self.k.dtype)
+        f = self.factor(self.k, self.rank) if self.rank else none
+        diagonal, eps = self.k.diagonal(), jnp.finfo(f.dtype).eps
+        left = jnp.maximum((diagonal - (f**2).sum(1)).mean(), 10*eps*diagonal.mean())
         self._pre = Woodbury.of(f, self.noise + left)
     return self._pre
 
 @patch
 def solve(self: CG, b):
-    "$A^{-1}b$ for all columns of `b` `(n, m)`, in NumPy's float64; `report` says how it went, a failure raises `LinAlgError`"
+    "$A^{-1}b$ of `b` `(n, m)`, in NumPy's float64; see `report`. A failure raises `LinAlgError`"
+    check_concrete('conjugate gradients', b)
     b = np.asarray(b, np.float64)
-    if b.ndim != 2 or len(b) != len(self.k): raise ValueError(f'`b` must have shape ({len(self.k)}, m), got {b.shape}')
+    if b.ndim != 2 or len(b) != len(self.k): raise ValueError(
+        f'`b` must have shape ({len(self.k)}, m), got {b.shape}')
     relative = lambda r: float(_over(_norms(r), _norms(b)).max())
     history: list[float] = []
     x, r, before = np.zeros_like(b), b, np.inf
     while (residual := relative(r)) > self.rtol:
-        if not residual < before/2 or len(history) >= self.max_products: raise self.failure(residual, history)
+        slow = not residual < before/2
+        if slow or len(history) >= self.max_products: raise self.failure(residual, history)
         before = residual
         x = self.descend(x, r, relative, history)
         r = b - self.times(x)
@@ -369,8 +390,9 @@ def descend(self: CG, x, r, relative, history):
 @patch
 def failure(self: CG, residual, history):
     return np.linalg.LinAlgError(
-        f'conjugate gradients reached the relative residual {residual:.1e} after {len(history)} products with the {len(self.k)} x {len(self.k)} '
-        f'kernel ({np.dtype(self.k.dtype)}), not rtol={self.rtol:.1e}. Add noise with `diag_reg`, raise `rank` (now {self.rank}), '
+        f'conjugate gradients reached the relative residual {residual:.1e} after {len(history)} '
+        f'products with the {len(self.k)} x {len(self.k)} kernel ({np.dtype(self.k.dtype)}), not '
+        f'rtol={self.rtol:.1e}. Add noise with `diag_reg`, raise `rank` (now {self.rank}), '
         f'`max_products` (now {self.max_products}) or `rtol`, or compute in float64')
 
 # %% ../nbs/15_solvers.ipynb #ecb1769b
@@ -390,9 +412,9 @@ def _lanczos_step(basis, q, w, n):
     return basis, a, b, jnp.where(b > 0, w/jnp.where(b > 0, b, 1), 0)
 
 def quadrature(a, b):
-    r"$e_1^\top\log(T)e_1$ for tridiagonal matrices with the diagonals `a` and `b`, of shape `(steps, probes)`"
-    t = np.stack([np.diag(ai) + np.diag(bi[:-1], 1) + np.diag(bi[:-1], -1) for ai, bi in zip(a.T, b.T)])
-    l, v = np.linalg.eigh(t)
+    r"$e_1^\top\log(T)e_1$ of tridiagonal matrices with diagonals `a` and `b`, `(steps, probes)`"
+    matrix = lambda a, b: np.diag(a) + np.diag(b[:-1], 1) + np.diag(b[:-1], -1)
+    l, v = np.linalg.eigh(np.stack(list(map(matrix, a.T, b.T))))
     w = v[:, 0]**2
     if (w[l <= 0] > 1e-8).any(): raise np.linalg.LinAlgError(
         'the kernel is not positive definite: add noise with `diag_reg`, or compute in float64')
@@ -409,12 +431,14 @@ def logdet_estimate(self: CG, probes=16, max_steps=100, key=None):
         w = jnp.asarray(self.times(np.asarray(pre.root_T(q), np.float64)), q.dtype)
         basis, ai, bi, q = _lanczos_step(basis, q, pre.root(w), step)
         a.append(np.asarray(ai, np.float64))
-        b.append(np.where(bi > 1e3*jnp.finfo(self.k.dtype).eps*np.abs(a[-1]), np.asarray(bi, np.float64), 0))
+        floor = 1e3*jnp.finfo(self.k.dtype).eps*np.abs(a[-1])
+        b.append(np.where(bi > floor, np.asarray(bi, np.float64), 0))
         samples = n*quadrature(np.array(a), np.array(b))
         error = samples.std(ddof=1)/np.sqrt(probes)
         if np.abs(samples - last).max() < .05*error: break
         last = samples
-    else: warnings.warn(f'the quadrature of logdet changed by {np.abs(samples - last).max():.1e} in the last of {max_steps} steps')
+    else: warnings.warn(f'the quadrature of logdet changed by {np.abs(samples - last).max():.1e} '
+                        f'in the last of {max_steps} steps')
     return Estimate(float(pre.logdet() + samples.mean()), float(error))
 
 @patch
@@ -424,11 +448,13 @@ def logdet(self: CG): return self.logdet_estimate().value
 def iterative(solver, k, noise):
     "The solver of a `KernelMatrix` `k` and `noise` on its diagonal"
     if callable(solver): return solver(k, noise)
-    if solver == 'auto' and isinstance(k, LowRank): return Woodbury.of(k.f, jnp.broadcast_to(noise, k.f.shape[:1]))
-    return CG(k, noise)
+    if solver != 'auto' or not isinstance(k, LowRank): return CG(k, noise)
+    return Woodbury.of(k.f, jnp.broadcast_to(noise, k.f.shape[:1]))
 
 def check_solver(solver):
     "Raise unless `solver` is known"
-    if not (callable(solver) or (isinstance(solver, str) and solver in ('auto', 'cholesky', 'cg'))): raise ValueError(
-        f"`solver` must be 'auto', 'cholesky', 'cg' or a function (k, noise), such as functools.partial(CG, rtol=1e-8); got {solver!r}")
+    named = isinstance(solver, str) and solver in ('auto', 'cholesky', 'cg')
+    if not named and not callable(solver): raise ValueError(
+        "`solver` must be 'auto', 'cholesky', 'cg' or a function (k, noise), such as "
+        f'functools.partial(CG, rtol=1e-8); got {solver!r}')
     return solver

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np, pytest
 
-from neural_tangents_nb.tiles import Tiling, batch
+from neural_tangents_nb.tiles import Tiled, Tiling, batch
 from neural_tangents_nb.store import Claims, Job, store
 
 X = np.random.RandomState(0).randn(24, 4)
@@ -100,23 +100,42 @@ def test_one_of_many_claims(tmp_path):
         for key in range(20): assert sum(at_once(8, lambda i: rivals[i].take((key, 0)))) == 1
 
 
-def test_the_claim_of_a_dead_host(tmp_path, whole):
-    "A claim without a sign of life is left alone until its time is over, whatever the clocks of hosts say"
+def test_the_claim_of_a_dead_host(tmp_path, whole, monkeypatch):
+    "A claim is left alone while it is young, by the clock of the file system, and taken over once it is old"
     store(tmp_path/'k', linear, X, tile=6)
     tile, claim = tmp_path/'k'/'ntk'/'c'/'0'/'1', tmp_path/'k'/'.claims'/'0-1'
     tile.unlink()
     claim.write_text('1 a host that is no more')
-    started = time.monotonic()
-    np.testing.assert_array_equal(np.asarray(store(tmp_path/'k', linear, X, timeout=.5)), whole)
-    assert time.monotonic() - started > .4 and not claim.exists()
+    clock = time.time
+    monkeypatch.setattr(time, 'time', lambda: clock() + 1e6)                        # the clock of this host is wrong
+    store(tmp_path/'k', linear, X, wait=False, timeout=3600)
+    assert claim.exists() and not tile.exists()
+    os.utime(claim, (clock() - 4000,)*2)
+    np.testing.assert_array_equal(np.asarray(store(tmp_path/'k', linear, X, timeout=3600)), whole)
+    assert not claim.exists() and tile.exists()
 
 
 def test_a_living_worker_keeps_its_claim(tmp_path):
-    with Claims(tmp_path, .2) as one, Claims(tmp_path, .2) as two:
+    "It touches its claim, so that this does not grow old"
+    with Claims(tmp_path, .2) as one, Claims(tmp_path, 3600) as two:
         assert one.take((0, 0))
-        (tmp_path/'0-0').write_text('1 another host')       # so that only its age speaks for it
-        time.sleep(.6)
+        claim = tmp_path/'0-0'
+        claim.write_text('1 another host')                                          # so that only its age speaks for it
+        os.utime(claim, (0, 0))
+        wait_for(lambda: claim.stat().st_mtime > 0)
         assert not two.take((0, 0))
+
+
+def test_partial_files_of_the_dead_are_removed(tmp_path, whole):
+    "What is half written goes when it is old, and stays while someone may be writing it"
+    store(tmp_path/'k', linear, X, tile=6)
+    folder = tmp_path/'k'/'ntk'/'c'/'0'
+    (folder/'1').unlink()
+    old, new = folder/'a.partial', folder/'b.partial'
+    for p in (old, new): p.write_bytes(b'half')
+    os.utime(old, (0, 0))
+    np.testing.assert_array_equal(np.asarray(store(tmp_path/'k', linear, X)), whole)
+    assert not old.exists() and new.exists()
 
 
 @pytest.mark.parametrize('code', [errno.ENOSPC, errno.EDQUOT])
@@ -181,6 +200,54 @@ def test_interrupted(tmp_path, whole, monkeypatch):
     rest = computed(monkeypatch)
     np.testing.assert_array_equal(np.asarray(store(tmp_path/'k', linear, X)), whole)
     assert len(rest) == TILES-3 and not set(rest) & set(keys[:3])
+
+
+SLOW_CELL = """
+import sys, time, numpy as np
+from neural_tangents_nb.store import Job, store
+from test_faults import X, linear
+compute, made = Job.compute, []
+def slow(self, key):
+    made.append(key)
+    if len(made) == 4: time.sleep(1000)
+    return compute(self, key)
+Job.compute = slow
+k = store(PATH, linear, X, tile=6)
+"""
+
+
+def test_interrupted_in_a_notebook(tmp_path, whole):
+    "The stop button of Jupyter: the cell ends with KeyboardInterrupt, the kernel lives on, the next cell computes the rest"
+    jupyter = pytest.importorskip('jupyter_client.manager')
+    pytest.importorskip('ipykernel')
+    path = str(tmp_path/'k')
+    manager, client = jupyter.start_new_kernel(kernel_name='python3', cwd=str(Path(__file__).parent))
+    def reply(id):
+        while (m := client.get_shell_msg(timeout=120))['parent_header'].get('msg_id') != id: pass
+        return m['content']
+    try:
+        client.execute('import jax; jax.config.update("jax_enable_x64", True)')
+        id = client.execute(SLOW_CELL.replace('PATH', repr(path)))
+        wait_for(lambda: len(list(Path(path).rglob('c/*/*'))) == 3, 120)
+        manager.interrupt_kernel()
+        assert reply(id)['ename'] == 'KeyboardInterrupt'
+        assert not list((Path(path)/'.claims').iterdir())
+        rest = client.execute(f'done = len(made); k = store({path!r}, linear, X)', user_expressions=dict(n='len(made) - done'))
+        assert reply(rest)['user_expressions']['n']['data']['text/plain'] == str(TILES - 3)
+    finally: manager.shutdown_kernel(now=True)
+    np.testing.assert_array_equal(np.asarray(store(path, linear, X)), whole)
+
+
+def test_nan_is_found_before_the_first_tile(tmp_path):
+    "One NaN in the last row, and nothing is computed, whichever way a kernel is asked for"
+    bad = X.copy()
+    bad[-1, -1] = np.nan
+    def never(x1, x2, get=None): raise AssertionError('a tile was computed')
+    ways = (lambda x1, x2: batch(never, 6, 0)(x1, x2), lambda x1, x2: store(tmp_path/'k', never, x1, x2), lambda x1, x2: Tiled(never, x1, x2))
+    for way in ways:
+        with pytest.raises(ValueError, match='`x1` has NaN or infinite entries'): way(bad, None)
+        with pytest.raises(ValueError, match='`x2` has NaN or infinite entries'): way(X, bad)
+    assert not (tmp_path/'k').exists()
 
 
 def test_out_of_memory(tmp_path, monkeypatch):

@@ -112,6 +112,18 @@ def test_features_predict():
     np.testing.assert_allclose(got.variance, exact.variance, rtol=1e-8, atol=1e-10)
 
 
+def test_tracing_is_refused():
+    "Conjugate gradients under jit or grad say what to do instead; Cholesky goes through both"
+    tiled, test = Tiled(kernel, X, get='nngp', batch_size=17), kernel(X2, X)
+    mean = lambda k, y, solver: gp_inference(k, y, .1, solver=solver)('nngp', test)
+    for trace in (jax.jit, jax.grad):
+        total = lambda f: trace(lambda a: f(a).sum())
+        for f, a in ((lambda y: mean(tiled, y, 'auto'), Y), (lambda y: mean(K, y, 'cg'), Y), (lambda k: mean(k, Y, 'cg'), K),
+                     (lambda v: tiled@v, Y), (lambda y: CG(K, .1).solve(y), Y)):
+            with pytest.raises(TypeError, match="cannot be traced.*solver='cholesky'"): total(f)(jnp.asarray(a))
+        total(lambda y: mean(K, y, 'cholesky'))(jnp.asarray(Y))
+
+
 def test_refusals(monkeypatch):
     k = Tiled(kernel, X, get='nngp', batch_size=17)
     with pytest.raises(ValueError, match='needs the kernel in memory'): leave_one_out(k, Y)

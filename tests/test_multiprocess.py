@@ -1,4 +1,4 @@
-"Kernels and products of 2 and of 4 processes, with 2 devices each, are those of one process"
+"Kernels, kernel states and products of 2 and of 4 processes, with 2 devices each, are those of one process"
 import importlib.util, os, subprocess, sys
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def alone():
 
 def agree(path, alone, processes):
     with np.load(path) as f: got = dict(f)
-    assert (got.pop('processes'), got.pop('devices')) == (processes, 2*processes)
+    assert (got.pop('processes'), got.pop('devices'), got.pop('refused')) == (processes, 2*processes, True)
     assert got.keys() == alone.keys()
     for n, k in alone.items(): np.testing.assert_allclose(got[n], k, rtol=1e-12, atol=1e-12, err_msg=n)
 
