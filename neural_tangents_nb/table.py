@@ -30,26 +30,35 @@ def read(
     delimiter: str = ',', # Between two cells
 ) -> Table:
     "The table in a CSV file with a header; gaps are refused"
+    standard = str(path) == '-'
     try:
-        with (open(0, newline='', encoding='utf-8-sig', closefd=False) if str(path) == '-' else open(path, newline='', encoding='utf-8-sig')) as f:
+        with open(0 if standard else path, newline='', encoding='utf-8-sig',
+                  closefd=not standard) as f:
             reader = csv.reader(f, delimiter=delimiter, strict=True)
             header = [c.strip() for c in next(reader, [])]
-            rows = [(reader.line_num, [c.strip() for c in row]) for row in reader if any(c.strip() for c in row)]
-    except UnicodeDecodeError as e: raise Trouble(f'{path}: not a text in UTF-8: {e.reason} at byte {e.start}') from e
+            rows = [(reader.line_num, [c.strip() for c in row]) for row in reader]
+            rows = [(line, row) for line, row in rows if any(row)]
+    except UnicodeDecodeError as e: raise Trouble(
+        f'{path}: not a text in UTF-8: {e.reason} at byte {e.start}') from e
     except csv.Error as e: raise Trouble(f'{path}: not a CSV file: {e}') from e
     if not header or not rows: raise Trouble(f'{path}: no rows below a header')
     twice = sorted({c for c in header if header.count(c) > 1})
-    if twice or '' in header: raise Trouble(f"{path}: every column needs a name of its own; {f'{twice[0]!r} is there twice' if twice else 'one has none'}")
+    if twice or '' in header:
+        said = f'{twice[0]!r} is there twice' if twice else 'one has none'
+        raise Trouble(f'{path}: every column needs a name of its own; {said}')
     for line, row in rows:
-        if len(row) != len(header): raise Trouble(f'{path}, line {line}: {len(row)} cells under {len(header)} columns')
-    return Table(str(path), {c: [row[i] for _, row in rows] for i, c in enumerate(header)}, [line for line, _ in rows])
+        if len(row) != len(header): raise Trouble(
+            f'{path}, line {line}: {len(row)} cells under {len(header)} columns')
+    columns = {c: [row[i] for _, row in rows] for i, c in enumerate(header)}
+    return Table(str(path), columns, [line for line, _ in rows])
 
 def complete(table: Table, columns):
     "Raise if one of `columns` has a gap"
     for i, line in enumerate(table.lines):
         for c in columns:
             if table.columns[c][i].lower() in MISSING: raise Trouble(
-                f'{table.name}, line {line}: column {c!r} has no value ({table.columns[c][i]!r}); fill it in, or remove the row or the column')
+                f'{table.name}, line {line}: column {c!r} has no value ({table.columns[c][i]!r}); '
+                'fill it in, or remove the row or the column')
 
 # %% ../nbs/23_table.ipynb #6486154c
 def numbers(cells):
@@ -69,7 +78,8 @@ def inferred(table: Table, name: str, categories=()) -> Column:
     if name not in categories and numbers(cells) is not None: return Column(name)
     values = sorted(set(cells))
     if len(values) > max(20, len(cells)//2): raise Trouble(
-        f'{table.name}: column {name!r} has {len(values)} different texts in {len(cells)} rows, too many for a category; leave it out by --ignore {name}')
+        f'{table.name}: column {name!r} has {len(values)} different texts in {len(cells)} rows, '
+        f'too many for a category; leave it out by --ignore {name}')
     return Column(name, values)
 
 def inputs(table: Table, columns: list) -> np.ndarray:
@@ -81,7 +91,9 @@ def inputs(table: Table, columns: list) -> np.ndarray:
             x = numbers(cells)
             if x is None:
                 at = next(i for i, cell in enumerate(cells) if numbers([cell]) is None)
-                raise Trouble(f'{table.name}, line {table.lines[at]}: column {c.name!r} has {cells[at]!r}, where the training table has numbers only')
+                raise Trouble(
+                    f'{table.name}, line {table.lines[at]}: column {c.name!r} has {cells[at]!r}, '
+                    'where the training table has numbers only')
             parts.append(x[:, None])
         else: parts.append(np.array([[cell == v for v in c.values] for cell in cells], float))
     return np.concatenate(parts, 1)
@@ -98,13 +110,18 @@ def targets(table: Table, name: str, task: str) -> np.ndarray:
     cells = table.columns[name]
     if task == 'classes' or task == 'auto' and is_class(cells):
         y = np.array(cells)
-        if len(set(cells)) < 2: raise Trouble(f'{table.name}: column {name!r} has one class only, {cells[0]!r}: there is nothing to learn')
+        if len(set(cells)) < 2: raise Trouble(
+            f'{table.name}: column {name!r} has one class only, {cells[0]!r}: there is nothing to '
+            'learn')
         if len(set(cells)) > max(2, len(cells)//2): raise Trouble(
-            f'{table.name}: column {name!r} has {len(set(cells))} different classes in {len(cells)} rows; is it a quantity with a cell that is no number?')
+            f'{table.name}: column {name!r} has {len(set(cells))} different classes in '
+            f'{len(cells)} rows; is it a quantity with a cell that is no number?')
         return y
     y = numbers(cells)
-    if y is None: raise Trouble(f'{table.name}: column {name!r} has cells that are no numbers, so that it is no quantity')
-    if y.std() == 0: raise Trouble(f'{table.name}: column {name!r} is constant: there is nothing to learn')
+    if y is None: raise Trouble(
+        f'{table.name}: column {name!r} has cells that are no numbers, so that it is no quantity')
+    if y.std() == 0: raise Trouble(
+        f'{table.name}: column {name!r} is constant: there is nothing to learn')
     return y
 
 # %% ../nbs/23_table.ipynb #dbabdeaa
@@ -115,7 +132,7 @@ def estimator(y, arch, kind, t):
     return (InfiniteClassifier if y.dtype.kind == 'U' else InfiniteRegressor)(arch, kind, t)
 
 def cross_validated(model, x, y, folds=5):
-    "Name, mean and standard error of the score of `model` on rows it was not trained on; None if there are too few"
+    "Name, mean and standard error of the score on rows left out; None if there are too few"
     from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
     classes = y.dtype.kind == 'U'
     folds = min(folds, np.unique(y, return_counts=True)[1].min() if classes else len(y)//2)
@@ -130,26 +147,31 @@ def answers(model, x, name) -> dict:
         mean, std = model.predict(x, return_std=True)
         return {name: mean, f'{name}_std': std}
     p = model.predict_proba(x)
-    return {name: model.classes_[p.argmax(1)], **{f'p_{c}': p[:, i] for i, c in enumerate(model.classes_)}}
+    return {name: model.classes_[p.argmax(1)],
+            **{f'p_{c}': p[:, i] for i, c in enumerate(model.classes_)}}
 
 def write(columns: dict, path):
     "The columns as CSV in the file at `path`, or on standard output if that is '-'"
     show = lambda v: f'{v:.8g}' if isinstance(v, float) else str(v)
-    with (open(1, 'w', newline='', encoding='utf-8', closefd=False) if str(path) == '-' else open(path, 'w', newline='', encoding='utf-8')) as f:
+    standard = str(path) == '-'
+    with open(1 if standard else path, 'w', newline='', encoding='utf-8',
+              closefd=not standard) as f:
         writer = csv.writer(f, lineterminator='\n')
         writer.writerow(columns)
         writer.writerows(map(show, row) for row in zip(*columns.values()))
 
 # %% ../nbs/23_table.ipynb #6ac5bbe7
-EXAMPLE = '''example, with data that come with scikit-learn (in test.csv the target is known too, and not used):
-  python -c "import numpy as np; from sklearn.datasets import load_diabetes as f; d = f(); t = np.c_[d.data, d.target]; [np.savetxt(n, a,
-    delimiter=',', comments='', header=','.join(d.feature_names + ['progress'])) for n, a in (('train.csv', t[:300]), ('test.csv', t[300:]))]"
+EXAMPLE = '''example, with data of scikit-learn (test.csv has the target too, which is not used):
+  python -c "import numpy as np; from sklearn.datasets import load_diabetes as f; d = f(); t = np.c_[
+    d.data, d.target]; [np.savetxt(n, a, delimiter=',', comments='', header=','.join(
+    d.feature_names + ['progress'])) for n, a in (('train.csv', t[:300]), ('test.csv', t[300:]))]"
   nt-predict train.csv test.csv --target progress --out predictions.csv
 exit status: 0 done, 2 data or arguments that can be mended, 130 interrupted'''
 
 class Parser(argparse.ArgumentParser):
     "Errors in one line"
-    def error(self, message): self.exit(2, f'{self.prog}: error: {message} (--help shows the options)\n')
+    def error(self, message):
+        self.exit(2, f'{self.prog}: error: {message} (--help shows the options)\n')
 
 def duration(text):
     "A type of argument: a training time"
@@ -161,18 +183,26 @@ def duration(text):
 def parser():
     "The command line"
     p = Parser('nt-predict', formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLE,
-        description='Predict a column of a table by an infinitely wide neural network, with uncertainty.')
+        description='Predict a column of a table by an infinitely wide neural network, with '
+                    'uncertainty.')
     p.add_argument('train', help="CSV file with a header; '-' is standard input")
     p.add_argument('test', help='CSV file with the same columns, less the target')
     p.add_argument('--target', required=True, metavar='COLUMN', help='what to predict')
-    p.add_argument('--out', default='-', metavar='FILE', help='where predictions go (default: standard output)')
-    p.add_argument('--arch', default='fcn', choices=('fcn', 'deep', 'erf', 'residual'), help='architecture (default: fcn, two hidden layers of ReLU)')
-    p.add_argument('--kind', default='nngp', choices=('nngp', 'ntk'), help='Bayesian inference, or training by gradient descent (default: nngp)')
+    p.add_argument('--out', default='-', metavar='FILE',
+                   help='where predictions go (default: standard output)')
+    p.add_argument('--arch', default='fcn', choices=('fcn', 'deep', 'erf', 'residual'),
+                   help='architecture (default: fcn, two hidden layers of ReLU)')
+    p.add_argument('--kind', default='nngp', choices=('nngp', 'ntk'),
+                   help='Bayesian inference, or training by gradient descent (default: nngp)')
     p.add_argument('--time', type=duration, metavar='T', help='training time (default: for ever)')
-    p.add_argument('--task', default='auto', choices=('auto', 'classes', 'quantity'), help='what the target is (default: inferred)')
-    p.add_argument('--category', action='append', default=[], metavar='COLUMN', help='a column of numbers that are names; may be repeated')
-    p.add_argument('--ignore', action='append', default=[], metavar='COLUMN', help='a column to leave out; may be repeated')
-    p.add_argument('--delimiter', default=',', metavar='C', help='what separates cells (default: a comma)')
+    p.add_argument('--task', default='auto', choices=('auto', 'classes', 'quantity'),
+                   help='what the target is (default: inferred)')
+    p.add_argument('--category', action='append', default=[], metavar='COLUMN',
+                   help='a column of numbers that are names; may be repeated')
+    p.add_argument('--ignore', action='append', default=[], metavar='COLUMN',
+                   help='a column to leave out; may be repeated')
+    p.add_argument('--delimiter', default=',', metavar='C',
+                   help='what separates cells (default: a comma)')
     p.add_argument('--no-score', action='store_true', help='do not cross-validate')
     return p
 
@@ -181,9 +211,11 @@ def note(text): print(text, file=sys.stderr, flush=True)
 
 def chosen(train: Table, test: Table, args) -> list:
     "The `Column`s to predict from"
-    for option, names in (('--target', [args.target]), ('--category', args.category), ('--ignore', args.ignore)):
+    for option, names in (('--target', [args.target]), ('--category', args.category),
+                          ('--ignore', args.ignore)):
         for n in names:
-            if n not in train.columns: raise Trouble(f"{option}: {train.name} has no column {n!r}; it has {', '.join(train.columns)}")
+            if n not in train.columns: raise Trouble(
+                f"{option}: {train.name} has no column {n!r}; it has {', '.join(train.columns)}")
     names = [c for c in train.columns if c != args.target and c not in args.ignore]
     if not names: raise Trouble(f'{train.name}: no column is left to predict {args.target!r} from')
     missing = [c for c in names if c not in test.columns]
@@ -194,22 +226,29 @@ def chosen(train: Table, test: Table, args) -> list:
 def described(columns, test: Table):
     "Say what the columns are taken for, and which values are new"
     kinds = [c.name if c.values is None else f'{c.name} ({len(c.values)} values)' for c in columns]
-    note(f"predicting from {', '.join(kinds[:12])}{f' and {len(kinds)-12} more' if len(kinds) > 12 else ''}")
+    more = f' and {len(kinds)-12} more' if len(kinds) > 12 else ''
+    note(f"predicting from {', '.join(kinds[:12])}{more}")
     for c in columns:
         new = sorted(set(test.columns[c.name]) - set(c.values)) if c.values else []
-        if new: note(f'{test.name}: column {c.name!r} has {new[0]!r}, which is not in the training table: taken for none of its values')
+        if new:
+            note(f'{test.name}: column {c.name!r} has {new[0]!r}, which is not in the training '
+                 'table: taken for none of its values')
 
 def run(args):
     "From the arguments to the file of predictions"
-    if len(args.delimiter) != 1: raise Trouble(f'--delimiter must be one character, got {args.delimiter!r}')
-    if args.train == args.test == '-': raise Trouble('standard input can be one of the two tables, not both')
+    if len(args.delimiter) != 1: raise Trouble(
+        f'--delimiter must be one character, got {args.delimiter!r}')
+    if args.train == args.test == '-': raise Trouble(
+        'standard input can be one of the two tables, not both')
     train, test = read(args.train, args.delimiter), read(args.test, args.delimiter)
     columns = chosen(train, test, args)
     described(columns, test)
-    x, y, x_test = inputs(train, columns), targets(train, args.target, args.task), inputs(test, columns)
+    x, x_test = inputs(train, columns), inputs(test, columns)
+    y = targets(train, args.target, args.task)
     if len(y) < 3: raise Trouble(f'{train.name}: at least 3 rows are needed, got {len(y)}')
     classes = y.dtype.kind == 'U'
-    note(f"{args.target}: {f'{len(set(y))} classes' if classes else 'a quantity'}, {len(y)} rows to learn from, {len(x_test)} to predict")
+    what = f'{len(set(y))} classes' if classes else 'a quantity'
+    note(f'{args.target}: {what}, {len(y)} rows to learn from, {len(x_test)} to predict')
     model = estimator(y, args.arch, args.kind, args.time)
     score = None if args.no_score else cross_validated(model, x, y)
     if score: note(f'cross-validated {score[0]}: {score[1]:.3f} +- {score[2]:.3f}')
@@ -221,9 +260,11 @@ def main(argv=None):
     args = p.parse_args(argv)
     try: run(args)
     except Trouble as e: p.exit(2, f'{p.prog}: error: {e}\n')
-    except BrokenPipeError: # the reader of our output has seen enough; Python would complain once more when it flushes
+    except BrokenPipeError:
+        # The reader of our output has seen enough; Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as e: p.exit(2, f"{p.prog}: error: {e.filename or args.out}: {e.strerror or e}\n")
+    except OSError as e:
+        p.exit(2, f"{p.prog}: error: {e.filename or args.out}: {e.strerror or e}\n")
     except KeyboardInterrupt: p.exit(130, '\n')
 
 # %% ../nbs/23_table.ipynb #295a221c
