@@ -561,8 +561,8 @@ def report(task, seed, out):
           f'predictions.npz, predictions.csv ({best.name.strip()})')
 
 # %% ../nbs/30_demo.ipynb #80da8aa3
-EXAMPLE = '''example, with data of your own (labels are integers or strings, real targets are floats):
-  python -c "import numpy as np; x = np.random.rand(300, 2); y = np.sin(5*x[:, 0]) + x[:, 1]; np.savez(
+EXAMPLE = '''example, with data of your own (integers and strings are labels, floats are targets):
+  python -c "import numpy as np; x = np.random.rand(300, 2); y = np.sin(5*x[:, 0]); np.savez(
     'own.npz', x_train=x[:200], y_train=y[:200], x_test=x[200:], y_test=y[200:])"
   python -m neural_tangents_nb --data own.npz --out own'''
 

@@ -162,7 +162,7 @@ def write(columns: dict, path):
 
 # %% ../nbs/23_table.ipynb #6ac5bbe7
 EXAMPLE = '''example, with data of scikit-learn (test.csv has the target too, which is not used):
-  python -c "import numpy as np; from sklearn.datasets import load_diabetes as f; d = f(); t = np.c_[
+  python -c "import numpy as np, sklearn.datasets as s; d = s.load_diabetes(); t = np.c_[
     d.data, d.target]; [np.savetxt(n, a, delimiter=',', comments='', header=','.join(
     d.feature_names + ['progress'])) for n, a in (('train.csv', t[:300]), ('test.csv', t[300:]))]"
   nt-predict train.csv test.csv --target progress --out predictions.csv
