@@ -477,7 +477,7 @@ class Eigenpairs(NamedTuple):
     "The largest eigenvalues of an empirical NTK, in falling order"
     values: 'Float[jax.Array, "k"]'
     vectors: Any # Like the outputs, with a last axis of size `k`
-    residuals: 'Float[jax.Array, "k"]' # Norms of the kernel times a vector less its eigenvalue's share
+    residuals: 'Float[jax.Array, "k"]' # Norms of kernel times vector less value times vector
 
 def empirical_ntk_eigenpairs(f: Callable, # `f(params, x, **kwargs)`, any pytrees
                              x, # Inputs
@@ -515,7 +515,7 @@ def flatten_kernel(k: 'Float[jax.Array|np.ndarray, "*pairs"]', # With `trace_axe
     rows, columns = math.prod(k.shape[::2]), math.prod(k.shape[1::2])
     return k.transpose([*range(0, k.ndim, 2), *range(1, k.ndim, 2)]).reshape(rows, columns)
 
-def unflatten_kernel(matrix: 'Float[jax.Array|np.ndarray, "rows columns"]', # `(A0 A1 ..., B0 B1 ...)`
+def unflatten_kernel(matrix: 'Float[jax.Array|np.ndarray, "rows columns"]', # `(A0 A1.., B0 B1..)`
                      shape1: tuple, # `(A0, A1, ...)`
                      shape2: tuple|None = None, # `(B0, B1, ...)`, by default `shape1`
 ) -> 'Float[jax.Array|np.ndarray, "*pairs"]':

@@ -274,7 +274,7 @@ def pure(self: Layer):
 def kernel_fn(self: Layer,
     x1: 'Real[ArrayLike, "n1 *input"]|Kernel|list', # Inputs, a kernel state, or a list of either
     x2: 'Real[ArrayLike, "n2 *input"]|list|None' = None, # Other inputs; None for `x1` again
-    get: str|tuple|None = None, # 'nngp', 'ntk', other fields of `Kernel`, or several; None: the state
+    get: str|tuple|None = None, # 'nngp', 'ntk', other fields of `Kernel`, or several; None: all
     *args,
     mask_constant=None, # Input entries equal to it are missing
     diagonal_batch=None, diagonal_spatial=None, # Keep only equal examples, positions? None: as little as suffices

@@ -213,9 +213,9 @@ def _names(get):
 # %% ../nbs/13_montecarlo.ipynb #31cd6863
 def monte_carlo_kernel_fn(
     init_fn: Callable, # `init_fn(key, input_shape) -> (output_shape, params)`
-    apply_fn: Callable, # `apply_fn(params, x, **kwargs)`; gets a random key as `rng` if it takes one
+    apply_fn: Callable, # `apply_fn(params, x, **kwargs)`; gets a key as `rng` if it takes one
     key: jax.Array, # Random key: every call draws the same networks
-    n_samples: int|Iterable[int], # How many networks; or several counts, to get a generator of running means
+    n_samples: int|Iterable[int], # How many networks; or counts, for a generator of running means
     batch_size: int = 0, # Rows and columns per block; 0: one block
     device_count: int = -1, # Devices that share the rows; -1: all, 0: the default one
     store_on_device=True, # False: blocks are collected in the memory of the host
@@ -224,7 +224,7 @@ def monte_carlo_kernel_fn(
     vmap_axes=None, # Axes along which `apply_fn` acts independently, as in `empirical_ntk_fn`
     implementation=NtkImplementation.AUTO, # How the NTK of one network is computed
     return_std: bool = False, # Return `Estimate(mean, std)` with the standard error of every entry
-    rel_error: float|None = None, # Stop at this relative standard error (in norm), at the latest after `n_samples`
+    rel_error: float|None = None, # Stop at this relative standard error (in norm), if it is reached
     _j_rules=True, _s_rules=True, _fwd=None, # Accepted for compatibility, without effect
 ) -> Callable:
     "`kernel_fn(x1, x2=None, get=None, **kwargs)`: infinite kernels as means over finite networks"
