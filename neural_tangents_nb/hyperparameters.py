@@ -90,7 +90,7 @@ class Fit(NamedTuple):
     net: Layer # With its hyperparameters set
     noise: float # Variance of the observations, in units of `y**2`
     value: float # The objective, per target
-    history: np.ndarray # `(restarts, steps)` of it
+    history: 'Float[np.ndarray, "restarts steps"]' # Of it
 
 def _optax():
     try: import optax
@@ -124,8 +124,8 @@ def _checked(net, x, y, objective, noise, steps, restarts):
 # %% ../nbs/21_hyperparameters.ipynb #a07a68fd
 def fit_hyperparameters(
     net, # A network; the hyperparameters it has are where the first run starts
-    x: ArrayLike, # `(n, ...)` inputs
-    y: ArrayLike, # `(n, outputs)` targets, of mean zero
+    x: 'Float[ArrayLike, "n *input"]', # Inputs
+    y: 'Float[ArrayLike, "n q"]', # Targets, of mean zero
     objective: str = 'log_marginal_likelihood', # or 'leave_one_out'
     noise: float = .1, # Variance of the observations to start from
     steps: int = 100, # Of each run

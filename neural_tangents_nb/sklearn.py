@@ -31,8 +31,8 @@ from .layer import Dense, Layer, as_layer, serial
 from .predict import Marginals, class_probabilities
 from .solvers import CG
 from .tiles import KernelMatrix, Tiled, batch
-if TYPE_CHECKING: from jaxtyping import Float, Int
-else: from typing import Annotated as Float, Annotated as Int # who runs this needs no jaxtyping
+if TYPE_CHECKING: from jaxtyping import Float, Int, Shaped
+else: from typing import Annotated as Float, Annotated as Int, Annotated as Shaped
 
 # %% ../nbs/20_estimators.ipynb #4b21939a
 def _hidden(act, n): return [layer for _ in range(n) for layer in (Dense(512, 2**.5, .1), act)]
@@ -174,8 +174,8 @@ def unformed(net, x, get, batch_size=0):
 # %% ../nbs/20_estimators.ipynb #7c702a16
 class LeftOut(NamedTuple):
     "Predictions of points that the model was not trained on"
-    errors: np.ndarray # `(n, q)` targets minus means
-    variance: np.ndarray # `(n,)` of the function, before it is scaled
+    errors: 'Float[np.ndarray, "n q"]' # Targets minus means
+    variance: 'Float[np.ndarray, "n"]' # Of the function, before it is scaled
 
 def leave_one_out(
     ks: dict, # Train kernels by name
@@ -218,8 +218,8 @@ def leave_fold_out(
 # %% ../nbs/20_estimators.ipynb #ae2c15d6
 class Calibration(NamedTuple):
     "The variance of an observation, `scale*variance + noise`"
-    scale: np.ndarray # `(q,)`
-    noise: np.ndarray # `(q,)`
+    scale: 'Float[np.ndarray, "q"]'
+    noise: 'Float[np.ndarray, "q"]'
     log_density: float # Mean of the log density of what was left out, per target
 
 RATIOS = 10.**np.arange(-2, 3) # of the noise to the mean variance of the function
@@ -395,8 +395,8 @@ def sample_y(self: InfiniteRegressor,
     X, # `(m, d)`
     n_samples=1, # How many functions
     random_state=0, # Seed, or a `RandomState`
-):
-    "Functions drawn from the posterior, `(m, n_samples)` or `(m, q, n_samples)`"
+) -> 'Float[np.ndarray, "m *q n_samples"]':
+    "Functions drawn from the posterior; `q` is there if targets are `(n, q)`"
     mean, cov = self._posterior(X, 'full')
     l, v = np.linalg.eigh(cov)
     z = check_random_state(random_state).normal(size=(mean.shape[1], len(mean), n_samples))
@@ -449,14 +449,18 @@ def log_loss(
     return -float(np.log(np.maximum(p, np.finfo(float).tiny)).mean())
 
 @patch
-def predict_proba(self: InfiniteClassifier, X):
-    "Probabilities `(m, classes)`, in the order of `classes_`"
+def predict_proba(self: InfiniteClassifier,
+    X, # `(m, d)`
+) -> 'Float[np.ndarray, "m classes"]':
+    "Probabilities, in the order of `classes_`"
     mean, var = self._posterior(X, 'diag')
     return probabilities(mean, self.scale_*var + self.noise_variance_)
 
 @patch
-def predict(self: InfiniteClassifier, X):
-    "The label `(m,)` of the largest mean output"
+def predict(self: InfiniteClassifier,
+    X, # `(m, d)`
+) -> 'Shaped[np.ndarray, "m"]':
+    "The label of the largest mean output"
     mean, _ = self._posterior(X, None)
     return self.classes_[mean.argmax(1)]
 

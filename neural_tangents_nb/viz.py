@@ -19,8 +19,8 @@ from .kernel import Kernel
 from .layer import Layer, Serial, as_layer
 from .predict import Gaussian, Marginals, Spectrum, sample
 from .solvers import concrete
-if TYPE_CHECKING: from jaxtyping import Float
-else: from typing import Annotated as Float # who runs this needs no jaxtyping
+if TYPE_CHECKING: from jaxtyping import Float, Int
+else: from typing import Annotated as Float, Annotated as Int # who runs this needs no jaxtyping
 
 # %% ../nbs/22_viz.ipynb #8b82a041
 # Okabe & Ito 2008
@@ -66,7 +66,7 @@ def correlation(k: 'Float[np.ndarray, "n n"]') -> 'Float[np.ndarray, "n n"]':
     return k/std/std[:, None]
 
 # %% ../nbs/22_viz.ipynb #1ddc17f4
-def clustered(k):
+def clustered(k: 'Float[np.ndarray|jax.Array, "n n"]|Kernel') -> 'Int[np.ndarray, "n"]':
     "An order of the rows of kernel `k` that puts similar ones side by side"
     from scipy.cluster.hierarchy import leaves_list, linkage
     c = correlation(_matrix(k))
@@ -97,7 +97,7 @@ def kernel_matrix(
     return ax
 
 # %% ../nbs/22_viz.ipynb #a89918a8
-def participation_ratio(l):
+def participation_ratio(l: 'Float[np.ndarray|jax.Array, "n"]') -> float:
     "$(\\sum l)^2/\\sum l^2$: how many eigenvalues `l` carry their sum"
     l = np.asarray(l)
     return float(l.sum()**2/(l**2).sum())
@@ -118,9 +118,13 @@ def spectrum(
     return legend(ax)
 
 # %% ../nbs/22_viz.ipynb #f4f73f51
-def correlations(net, c):
-    "Correlations after the network `net` of inputs of unit variance with correlations `c`"
+def correlations(
+    net, # A network of vectors
+    c: 'Float[np.ndarray|jax.Array, "n"]', # Correlations of inputs of unit variance
+) -> 'Float[jax.Array, "n"]':
+    "Correlations after the network `net`"
     c = jnp.asarray(c, float)
+    if c.ndim != 1: raise ValueError(f'`c` must be correlations (n,), got shape {c.shape}')
     x = np.sqrt(2)*jnp.stack([c, jnp.sqrt(1 - c**2)], 1)
     k = as_layer(net).kernel_fn(x, jnp.array([[np.sqrt(2), 0.]]), ('nngp', 'cov1', 'cov2'))
     return k.nngp[:, 0]/jnp.sqrt(k.cov1*k.cov2)
@@ -180,8 +184,8 @@ def _points(data):
         f'`data` must be as many inputs as targets (x_train, y_train), got shapes {shapes}')
 
 def posterior(
-    x, # `(m,)` or `(m, 1)` test inputs
-    prediction, # `Gaussian` or `Marginals` with mean `(m, 1)`
+    x: 'Float[np.ndarray|jax.Array, "m *one"]', # Test inputs `(m,)` or `(m, 1)`
+    prediction: Gaussian|Marginals, # With mean `(m, 1)`
     ax=None, # Axes; None for new ones
     samples: int = 5, # Functions to draw, if the covariance is known
     data=None, # `(x_train, y_train)` to show as points
@@ -229,7 +233,7 @@ def learning(
 # %% ../nbs/22_viz.ipynb #bfbdfd3b
 def calibration(
     p: 'Float[np.ndarray|jax.Array, "m classes"]', # Probabilities
-    labels, # `(m,)` integer classes
+    labels: 'Int[np.ndarray|jax.Array, "m"]', # Classes
     bins: int = 10, # Of confidence
     ax=None, # Axes; None for new ones
     label=None, # For the legend
@@ -251,8 +255,9 @@ def calibration(
     return legend(ax) if label else ax
 
 def coverage(
-    mean, std, # `(m,)` predictions
-    y, # `(m,)` what came
+    mean: 'Float[np.ndarray|jax.Array, "m"]', # Predictions
+    std: 'Float[np.ndarray|jax.Array, "m"]|float', # Their standard deviations
+    y: 'Float[np.ndarray|jax.Array, "m"]', # What came
     ax=None, # Axes; None for new ones
     label=None, # For the legend
 ):
