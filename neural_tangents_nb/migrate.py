@@ -10,10 +10,10 @@ __all__ = ['PACKAGE', 'NEW', 'RENAMED', 'GONE', 'ARGUMENTS', 'PUBLIC', 'FORMS', 
 
 # %% ../nbs/24_migrate.ipynb #7b96397f
 import argparse, ast, difflib, io, json, re, sys, tokenize
-from json.decoder import scanstring
-from json.scanner import py_make_scanner
+from json.decoder import scanstring # type: ignore[attr-defined]
+from json.scanner import py_make_scanner # type: ignore[attr-defined]
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # %% ../nbs/24_migrate.ipynb #1d166710
 PACKAGE, NEW = 'neural_tangents', 'neural_tangents_nb'
@@ -242,7 +242,7 @@ def located(text: str):
         out = Located(value)
         out.span = at-1, end
         return out, end
-    decoder = json.JSONDecoder()
+    decoder: Any = json.JSONDecoder()
     decoder.parse_string = string
     decoder.scan_once = py_make_scanner(decoder)
     return decoder.decode(text)

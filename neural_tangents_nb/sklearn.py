@@ -70,6 +70,8 @@ def kernels(
     batch_size=0, # Rows and columns at once; 0 for all
 ) -> dict: # Matrices `(n1, n2)` in float64, by name
     "The kernels `get` between two tables, in double precision"
+    if x2 is not None and x1.shape[1:] != x2.shape[1:]: raise ValueError(
+        f'`x2` of shape {x2.shape} does not fit `x1` of shape {x1.shape}')
     n1, n2 = len(x1), len(x1 if x2 is None else x2)
     with jax.enable_x64(True):
         kernel_fn = batch(net.kernel_fn, int(batch_size), store_on_device=False)
@@ -98,11 +100,12 @@ def flow(a, t, solver):
 
 def iterated(k, r):
     "The functions that apply $A^{-1}$ and $A=K+rI$ to columns, by products with `k` alone"
-    solver = CG(k, r, rtol=1e-6) # of targets of variance one: far below any noise
     def wide(f):
-        def run(b):
-            with jax.enable_x64(True): return f(b)
+        def run(*args):
+            with jax.enable_x64(True): return f(*args)
         return run
+    # The residual is relative to targets of variance one: far below any noise.
+    solver = wide(lambda: CG(k, r, rtol=1e-6))()
     return wide(solver.solve), wide(solver.times)
 
 def product(k, b):
@@ -136,7 +139,7 @@ class Ensemble:
     ):
         check_targets(ks, y, kind)
         self.kind, k = kind, ks[kind]
-        r = noise*float(np.mean(k.diagonal()))
+        with jax.enable_x64(True): r = noise*float(np.mean(k.diagonal()))
         if solver == 'cg': self.flow, times = iterated(k, r)
         else:
             a = k + r*np.eye(len(k))
@@ -340,7 +343,7 @@ def _posterior(self: Infinite, X, cov, rows=1024):
     check_is_fitted(self)
     x = self._inputs(validate_data(self, X, reset=False, dtype=np.float64))
     if getattr(self, '_ensemble', None) is None: self._ensemble = self._trained()
-    kernel = lambda *args: kernels(self.net_, *args, self.batch_size)
+    kernel = lambda a, b, get: kernels(self.net_, a, b, get, self.batch_size)
     def part(x):
         k_td, k_tt = kernel(x, self.x_train_, needed(self.kind)), None
         if cov == 'full': k_tt = kernel(x, None, ('nngp',))['nngp']
@@ -541,8 +544,9 @@ def save(self: Infinite, path):
 # %% ../nbs/20_estimators.ipynb #3eca434d
 def _read(path):
     "The description and the arrays in the file at `path`, checked"
+    with open(path, 'rb') as f: data = f.read()
     try:
-        with zipfile.ZipFile(path) as z: parts = {n: z.read(n) for n in z.namelist()}
+        with zipfile.ZipFile(io.BytesIO(data)) as z: parts = {n: z.read(n) for n in z.namelist()}
         text, wanted = parts.pop('model.json'), parts.pop('model.sha256').decode()
         if _digest(text) != wanted: raise ValueError('its description is damaged')
         info = json.loads(text)
