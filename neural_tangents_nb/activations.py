@@ -10,6 +10,7 @@ __all__ = ['TERMS', 'NODES', 'REACH', 'Activation', 'pushed', 'Exp', 'Sin', 'Cos
 
 # %% ../nbs/03_activations.ipynb #b7f3c24c
 import functools as ft, math, warnings
+from typing import Any, Callable
 import jax, numpy as np
 from jax import lax, numpy as jnp
 from jax.custom_derivatives import SymbolicZero
@@ -480,9 +481,9 @@ class Mish(Activation):
 @struct
 class Elementwise(Activation):
     "A nonlinearity given as a smooth `fn`, as its kernel `nngp_fn(k12, k11, k22)`, or both"
-    fn: object = static(None) # Applied to arrays; None: no finite network
-    nngp_fn: object = static(None) # Of three scalars: covariance and both variances
-    d_nngp_fn: object = static(None) # Its derivative in the covariance; None: automatic
+    fn: Any = static(None) # Applied to arrays; None: no finite network
+    nngp_fn: Callable|None = static(None) # Of three scalars: covariance and both variances
+    d_nngp_fn: Callable|None = static(None) # Its derivative in the covariance; None: automatic
     def __post_init__(self):
         if self.fn is None and self.nngp_fn is None: raise ValueError(
             'Elementwise needs `fn`, a function of an array, or `nngp_fn`, its kernel as a function '
@@ -502,9 +503,9 @@ class Elementwise(Activation):
 @struct
 class ElementwiseNumerical(Activation):
     "A nonlinearity by Gauss-Hermite quadrature per pair; `Elementwise` is more accurate and faster"
-    fn: object = static() # Applied to arrays
+    fn: Any = static() # Applied to arrays
     deg: int = static() # Nodes per dimension
-    df: object = static(None) # Derivative of `fn`; None: automatic
+    df: Callable|None = static(None) # Derivative of `fn`; None: automatic
     def quadrature(self, f, *k):
         x, w = np.polynomial.hermite.hermgauss(self.deg)
         i, j = (a.ravel() for a in np.meshgrid(range(self.deg), range(self.deg)))

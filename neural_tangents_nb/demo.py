@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['LARGEST', 'PAIRS', 'GET', 'NOISES', 'SCALES', 'EXAMPLE', 'Trouble', 'stage', 'Task', 'scaled', 'digits', 'read',
-           'inputs', 'labels', 'numbered', 'own', 'of_kind', 'fully_connected', 'convolutional', 'affordable', 'Known',
-           'tile', 'probabilities', 'original', 'Way', 'ways', 'ensemble', 'ensembles', 'out_of_fold', 'Choice',
-           'choose', 'trained', 'support_vectors', 'gaussian_process', 'Row', 'infinite', 'baseline', 'table', 'figure',
-           'kernel_figure', 'least_certain', 'least_certain_bars', 'posterior_figure', 'best_of', 'answers',
-           'write_predictions', 'note', 'networks', 'methods', 'figures', 'report', 'Parser', 'whole', 'parser', 'main']
+           'inputs', 'labels', 'numbered', 'same_kind', 'own', 'of_kind', 'fully_connected', 'convolutional',
+           'affordable', 'Known', 'tile', 'probabilities', 'original', 'Way', 'ways', 'ensemble', 'ensembles',
+           'out_of_fold', 'Choice', 'choose', 'trained', 'support_vectors', 'gaussian_process', 'Row', 'infinite',
+           'baseline', 'table', 'figure', 'kernel_figure', 'least_certain', 'least_certain_bars', 'posterior_figure',
+           'best_of', 'answers', 'write_predictions', 'note', 'networks', 'methods', 'figures', 'report', 'Parser',
+           'whole', 'parser', 'main']
 
 # %% ../nbs/30_demo.ipynb #1dac4335
 import argparse, csv, os, sys, time, warnings, zipfile
@@ -32,7 +33,7 @@ class Trouble(Exception):
 
 @contextmanager
 def stage(what):
-    "Say on stderr what is being done, at a terminal also how far it is, and in the end how long it took"
+    "Say on stderr what is done, at a terminal how far it is, and in the end how long it took"
     start, live = time.perf_counter(), sys.stderr.isatty()
     say = lambda text, end: print(text, end=end, file=sys.stderr, flush=True)
     say(f'{what} ...', '' if live else '\n')
@@ -41,7 +42,7 @@ def stage(what):
 
 # %% ../nbs/30_demo.ipynb #85c62834
 class Task(NamedTuple):
-    "Inputs `(n, d)` or `(n, H, W, C)`; labels as numbers of `classes`, or real targets `(n, q)` where `classes` is None"
+    "Inputs `(n, d)` or `(n, H, W, C)`; labels, or targets `(n, q)` where `classes` is None"
     x_train: np.ndarray
     y_train: np.ndarray
     x_test: np.ndarray
@@ -53,18 +54,21 @@ class Task(NamedTuple):
     def x(self): return np.concatenate([self.x_train, self.x_test])
 
 def scaled(x_train, x_test):
-    "Inputs shifted and scaled as the training set suggests: images by one number, features each by its own"
+    "Inputs shifted and scaled by the training set: images by one number, features each by its own"
     axes = 0 if x_train.ndim == 2 else None
     mean, std = x_train.mean(axes), x_train.std(axes)
     return tuple(((x - mean)/np.where(std > 0, std, 1)) for x in (x_train, x_test))
 
 # %% ../nbs/30_demo.ipynb #8af900e2
 def digits(n: int = 1000, seed: int = 0) -> Task:
-    "scikit-learn's 1,797 images of 8 x 8 pixels: the first `n` of a random order to train on, the others to test"
+    "scikit-learn's 1,797 images of 8 x 8 pixels: `n` at random to train on, the others to test"
     try: from sklearn.datasets import load_digits
-    except ImportError: raise Trouble("the digits come with scikit-learn: pip install 'neural-tangents-nb[demo]', or use data of your own by --data")
+    except ImportError: raise Trouble(
+        "the digits come with scikit-learn: pip install 'neural-tangents-nb[demo]', or use data of "
+        "your own by --data")
     data = load_digits()
-    if n > len(data.target) - 10: raise Trouble(f'--train-size {n} leaves fewer than 10 of the {len(data.target)} digits to test on')
+    if n > len(data.target) - 10: raise Trouble(
+        f'--train-size {n} leaves fewer than 10 of the {len(data.target)} digits to test on')
     at = np.random.RandomState(seed).permutation(len(data.target))
     x_train, x_test = scaled(data.images[at[:n], ..., None], data.images[at[n:], ..., None])
     return Task(x_train, data.target[at[:n]], x_test, data.target[at[n:]], np.arange(10))
@@ -76,53 +80,77 @@ def read(path):
         with np.load(path, allow_pickle=False) as f: data = {name: f[name] for name in f.files}
     except FileNotFoundError: raise Trouble(f'{path}: no such file')
     except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile):
-        raise Trouble(f'{path}: not a readable .npz file of plain arrays; write it by np.savez(path, x_train=..., y_train=..., x_test=...)')
+        raise Trouble(
+            f'{path}: not a readable .npz file of plain arrays; write it by np.savez(path, '
+            'x_train=..., y_train=..., x_test=...)')
     missing = [name for name in ('x_train', 'y_train', 'x_test') if name not in data]
-    if missing: raise Trouble(f"{path}: {', '.join(missing)} is missing; it has {', '.join(data) or 'nothing'}")
+    if missing: raise Trouble(
+        f"{path}: {', '.join(missing)} is missing; it has {', '.join(data) or 'nothing'}")
     return data
 
 def inputs(data, name):
     "The array `name` as `(n, d)` or `(n, H, W, C)`"
     x = data[name]
     if x.dtype.kind not in 'biuf': raise Trouble(f'{name} must be real numbers, got {x.dtype}')
-    if not 1 <= x.ndim <= 4 or not x.size: raise Trouble(f'{name} must be (n, d), (n, H, W) or (n, H, W, C) and not empty, got {x.shape}')
-    if not np.isfinite(x).all(): raise Trouble(f'{name} has NaN or infinite entries: remove or fill them')
-    return x.astype(float)[:, None] if x.ndim == 1 else x.astype(float)[..., None] if x.ndim == 3 else x.astype(float)
+    if not 1 <= x.ndim <= 4 or not x.size: raise Trouble(
+        f'{name} must be (n, d), (n, H, W) or (n, H, W, C) and not empty, got {x.shape}')
+    if not np.isfinite(x).all(): raise Trouble(
+        f'{name} has NaN or infinite entries: remove or fill them')
+    x = x.astype(float)
+    return x[:, None] if x.ndim == 1 else x[..., None] if x.ndim == 3 else x
 
 # %% ../nbs/30_demo.ipynb #fac6d95c
 def labels(y, name, n):
     "Targets `(n,)` of classes, or `(n, q)` real ones"
-    if not y.ndim or len(y) != n: raise Trouble(f"{name} has the shape {y.shape}, but {name.replace('y', 'x')} has {n} examples")
+    if not y.ndim or len(y) != n: raise Trouble(
+        f"{name} has the shape {y.shape}, but {name.replace('y', 'x')} has {n} examples")
     if y.dtype.kind in 'biuUS':
-        if y.size != n: raise Trouble(f'{name} must hold one label for each example, got {y.shape}; real targets must be floats')
+        if y.size != n: raise Trouble(
+            f'{name} must hold one label for each example, got {y.shape}; real targets must be '
+            'floats')
         return y.ravel()
-    if y.dtype.kind != 'f' or y.ndim > 2: raise Trouble(f'{name} must be labels (n,) or real targets (n,) or (n, q), got {y.dtype} of shape {y.shape}')
-    if not np.isfinite(y).all(): raise Trouble(f'{name} has NaN or infinite entries: remove these examples')
+    if y.dtype.kind != 'f' or y.ndim > 2: raise Trouble(
+        f'{name} must be labels (n,) or real targets (n,) or (n, q), got {y.dtype} of shape '
+        f'{y.shape}')
+    if not np.isfinite(y).all(): raise Trouble(
+        f'{name} has NaN or infinite entries: remove these examples')
     return y.reshape(n, -1).astype(float)
 
 def numbered(y, classes, name):
     "Labels as numbers of `classes`"
     unknown = np.setdiff1d(y, classes)
-    if len(unknown): raise Trouble(f'{name} has labels that y_train has not: {unknown[:5].tolist()}')
+    if len(unknown): raise Trouble(
+        f'{name} has labels that y_train has not: {unknown[:5].tolist()}')
     return np.searchsorted(classes, y)
 
 # %% ../nbs/30_demo.ipynb #28838475
-LARGEST = 5000 # training examples taken unless --train-size asks for more: memory grows as n^2, time as n^3
+def same_kind(y_train, y_test):
+    "Raise unless both are labels, or both targets of one shape"
+    real = lambda y: y.dtype.kind == 'f'
+    deep = y_test.ndim > 1 and y_test.shape[1:] != y_train.shape[1:]
+    if real(y_test) != real(y_train) or deep: raise Trouble(
+        f'y_test ({y_test.dtype}, {y_test.shape}) is not of the kind of y_train '
+        f'({y_train.dtype}, {y_train.shape})')
+
+# Training examples taken unless --train-size asks for more: memory grows as n^2, time as n^3
+LARGEST = 5000
 
 def own(path, n=None, seed: int = 0) -> Task:
-    "The user's arrays `x_train, y_train, x_test` and, if there, `y_test`; `n` random training examples"
+    "The user's arrays `x_train, y_train, x_test` and, if there, `y_test`; `n` of them at random"
     data = read(path)
     x_train, x_test = inputs(data, 'x_train'), inputs(data, 'x_test')
-    if x_train.shape[1:] != x_test.shape[1:]: raise Trouble(f'examples differ in shape: {x_train.shape[1:]} in x_train, {x_test.shape[1:]} in x_test')
+    if x_train.shape[1:] != x_test.shape[1:]: raise Trouble(
+        f'examples differ in shape: {x_train.shape[1:]} in x_train, {x_test.shape[1:]} in x_test')
     y_train = labels(data['y_train'], 'y_train', len(x_train))
     y_test = labels(data['y_test'], 'y_test', len(x_test)) if 'y_test' in data else None
-    if n and n > len(x_train): raise Trouble(f'--train-size {n} is more than the {len(x_train)} examples of x_train')
+    if n and n > len(x_train): raise Trouble(
+        f'--train-size {n} is more than the {len(x_train)} examples of x_train')
     at = np.random.RandomState(seed).permutation(len(x_train))[:n or LARGEST]
     x_train, y_train = x_train[at], y_train[at]
     if len(at) < 10: raise Trouble(f'at least 10 training examples are needed, got {len(at)}')
-    if y_test is not None and (y_test.dtype.kind == 'f') != (y_train.dtype.kind == 'f') or np.ndim(y_test) > 1 and y_test.shape[1:] != y_train.shape[1:]:
-        raise Trouble(f'y_test ({y_test.dtype}, {y_test.shape}) is not of the kind of y_train ({y_train.dtype}, {y_train.shape})')
-    return of_kind(Task(*scaled(x_train, x_test)[:1], y_train, scaled(x_train, x_test)[1], y_test))
+    if y_test is not None: same_kind(y_train, y_test)
+    x_train, x_test = scaled(x_train, x_test)
+    return of_kind(Task(x_train, y_train, x_test, y_test))
 
 # %% ../nbs/30_demo.ipynb #d71b557b
 def of_kind(task: Task) -> Task:
@@ -132,14 +160,17 @@ def of_kind(task: Task) -> Task:
         if (y.std(0) == 0).any(): raise Trouble('y_train is constant: there is nothing to learn')
         return task
     classes = np.unique(y)
-    if len(classes) < 2: raise Trouble(f'y_train has one class only, {classes[0]}: there is nothing to learn')
+    if len(classes) < 2: raise Trouble(
+        f'y_train has one class only, {classes[0]}: there is nothing to learn')
     if len(classes) > max(2, task.n//2): raise Trouble(
-        f'y_train has {len(classes)} classes for {task.n} examples; if its integers are real targets, save them as floats')
+        f'y_train has {len(classes)} classes for {task.n} examples; if its integers are real '
+        'targets, save them as floats')
     return task._replace(y_train=numbered(y, classes, 'y_train'), classes=classes,
                          y_test=None if y_test is None else numbered(y_test, classes, 'y_test'))
 
 # %% ../nbs/30_demo.ipynb #7765a202
-PAIRS = 1.6e9 # affordable covariances between positions of two images: some ten seconds on two cores
+# Affordable covariances between positions of two images: some ten seconds on two cores
+PAIRS = 1.6e9
 
 def fully_connected(q):
     "Two hidden layers"
@@ -151,7 +182,7 @@ def convolutional(q):
     return serial(conv, Relu(), conv, Relu(), GlobalAvgPool(), Dense(q))
 
 def affordable(shape, n, m):
-    "How many of `n` training images the convolutional network can take, with `m` test images of this shape"
+    "How many of `n` training images of this shape are affordable, with `m` test images"
     pairs = PAIRS/np.prod(shape[:2])**2
     return int(min(n, (m*m + 2*pairs)**.5 - m))
 
@@ -159,14 +190,15 @@ def affordable(shape, n, m):
 GET = 'nngp', 'ntk'
 
 class Known:
-    "A kernel function of the numbers of examples, by look-up; between test examples it knows the diagonal alone"
+    "A kernel function of the numbers of examples; of test examples it knows the diagonal alone"
     def __init__(self, kernel_fn, x, n, size, tick=lambda done: None):
         N, (size, starts) = len(x), (size, range(0, len(x), size))
         self.n, self.k, self.var = n, {g: np.zeros((N, n)) for g in GET}, np.zeros(N)
         tiles = batch(kernel_fn, size, store_on_device=False)
         for i in starts:
             rows, last = np.minimum(np.arange(i, i+size), N-1), min(i+size, N)
-            for g, k in zip(GET, tiles(x[rows], x[:min(i+size, n)], GET)): self.k[g][i:last, :k.shape[1]] = k[:last-i]
+            for g, k in zip(GET, tiles(x[rows], x[:min(i+size, n)], GET)):
+                self.k[g][i:last, :k.shape[1]] = k[:last-i]
             self.var[i:last] = np.diagonal(tiles(x[rows], x[rows], GET).nngp)[:last-i]
             tick(min(1., (i+size)*(i+size if i < n else n)/(2*n*N - n*n)))
         for k in self.k.values(): k[:n] = np.tril(k[:n]) + np.tril(k[:n], -1).T
@@ -184,7 +216,7 @@ def tile(n, shape):
 # %% ../nbs/30_demo.ipynb #be866a01
 @patch
 def targets(self: Task, y):
-    "What the outputs should be: centred one-hot labels, or real targets in units of the training set"
+    "What outputs should be: centred one-hot labels, or targets in units of the training set"
     if self.classes is not None: return np.asarray(predict.centred_labels(y, len(self.classes)))
     return (y - self.y_train.mean(0))/self.y_train.std(0)
 
@@ -199,12 +231,15 @@ def original(task, mean, var):
 # %% ../nbs/30_demo.ipynb #86502789
 @patch
 def scores(self: Task, mean, var, y, p=None):
-    "A dictionary of scores; what a method lacks is None, and probabilities `p` may be given instead of Gaussians"
+    "Scores by name; what a method lacks is None. Probabilities `p` may replace Gaussians"
     if self.classes is None:
-        m, s = (mean*self.y_train.std(0) + self.y_train.mean(0), None) if var is None else original(self, mean, var)
-        return dict(rmse=np.sqrt(np.mean((m - y)**2)), nll=None if s is None else -norm.logpdf(y, m, s).sum(1).mean())
+        if var is None: m, s = mean*self.y_train.std(0) + self.y_train.mean(0), None
+        else: m, s = original(self, mean, var)
+        nll = None if s is None else -norm.logpdf(y, m, s).sum(1).mean()
+        return dict(rmse=np.sqrt(np.mean((m - y)**2)), nll=nll)
     if p is None: p = probabilities(mean, var)
-    return dict(accuracy=predict.accuracy(p, y), nll=predict.nll(p, y), ece=predict.calibration_error(p, y),
+    return dict(accuracy=predict.accuracy(p, y), nll=predict.nll(p, y),
+                ece=predict.calibration_error(p, y),
                 rmse=None if mean is None else np.sqrt(np.mean((mean - self.targets(y))**2)))
 
 # %% ../nbs/30_demo.ipynb #b16967e5
@@ -220,22 +255,26 @@ class Way(NamedTuple):
 def ways(known):
     "The three ensembles"
     times = 1/(NOISES[1:]*np.diagonal(known.k['ntk'][:known.n]).mean())
-    return Way('NNGP', 'nngp', 'noise', NOISES), Way('NTK, t = inf', 'ntk', 'noise', NOISES), Way('NTK, t = {}', 'ntk', 't', times)
+    return (Way('NNGP', 'nngp', 'noise', NOISES), Way('NTK, t = inf', 'ntk', 'noise', NOISES),
+            Way('NTK, t = {}', 'ntk', 't', times))
 
 # %% ../nbs/30_demo.ipynb #9bf6ebb2
 def ensemble(known, y, i, j, get, noise=0., t=None):
-    "Means `(*t, m, q)` and variances `(*t, m)` at examples `j` of an ensemble trained on examples `i`"
-    out = predict.gradient_descent_mse_ensemble(known, i, y[i], learning_rate=y[i].size, diag_reg=noise)(t, j, get, 'diag')
+    "Means `(*t, m, q)` and variances `(*t, m)` at examples `j` of an ensemble trained on `i`"
+    predict_fn = predict.gradient_descent_mse_ensemble(
+        known, i, y[i], learning_rate=y[i].size, diag_reg=noise)
+    out = predict_fn(t, j, get, 'diag')
     return np.asarray(out.mean), np.maximum(out.variance + noise*known.var[i].mean(), 1e-12)
 
 def ensembles(known, y, i, j, way):
     "The same for all values of the knob of `way`, stacked"
     if way.knob == 't': return ensemble(known, y, i, j, way.get, t=way.values)
-    return tuple(map(np.stack, zip(*(ensemble(known, y, i, j, way.get, noise=r) for r in way.values))))
+    each = (ensemble(known, y, i, j, way.get, noise=r) for r in way.values)
+    return tuple(map(np.stack, zip(*each)))
 
 # %% ../nbs/30_demo.ipynb #1b72fdef
 def out_of_fold(f, n, k=5):
-    "Predictions `f(i, j)` for each of `k` equal folds `j` by a model trained on the others `i`, and the examples in the folds"
+    "Predictions `f(i, j)` for each of `k` equal folds `j` from the others `i`, and their examples"
     folds = np.arange(n//k*k).reshape(k, -1)
     means, variances = zip(*(f(np.setdiff1d(np.arange(n), j), j) for j in folds))
     return np.concatenate(means, -2), np.concatenate(variances, -1), folds.ravel()
@@ -256,18 +295,22 @@ def choose(task, known, way) -> Choice:
     y = task.targets(task.y_train)
     means, variances, at = out_of_fold(lambda i, j: ensembles(known, y, i, j, way), known.n)
     fits = ((y[at] - means)**2/variances[..., None]).mean((1, 2))
-    best = np.argmin(np.log(fits) + np.log(variances).mean(1)) # -2 log likelihood per number, up to a constant
+    # -2 log likelihood per number, up to a constant:
+    best = np.argmin(np.log(fits) + np.log(variances).mean(1))
     mean, var, truth = means[best], fits[best]*variances[best], task.y_train[at]
     scale = 1.
-    if task.classes is not None: scale = min(SCALES, key=lambda s: predict.nll(probabilities(mean, s*var), truth))
+    if task.classes is not None:
+        scale = min(SCALES, key=lambda s: predict.nll(probabilities(mean, s*var), truth))
     value = float(way.values[best])
-    return Choice(way.name.format(f'{value:.2g}'), way.get, {way.knob: value}, scale*fits[best], task.scores(mean, scale*var, truth))
+    return Choice(way.name.format(f'{value:.2g}'), way.get, {way.knob: value}, scale*fits[best],
+                  task.scores(mean, scale*var, truth))
 
 # %% ../nbs/30_demo.ipynb #6dcbb622
 def trained(task, known, c: Choice):
     "Means and variances at the test examples"
     test = np.arange(known.n, len(known.var))
-    mean, var = ensemble(known, task.targets(task.y_train), np.arange(known.n), test, c.get, **c.setting)
+    mean, var = ensemble(known, task.targets(task.y_train), np.arange(known.n), test, c.get,
+                         **c.setting)
     return mean, c.scale*var
 
 # %% ../nbs/30_demo.ipynb #402b6255
@@ -281,12 +324,16 @@ def support_vectors(task, seed):
     from sklearn.svm import SVC, SVR
     grid, x, x_test = [1., 10., 100.], _flat(task.x_train), _flat(task.x_test)
     if task.classes is None:
-        fit = GridSearchCV(MultiOutputRegressor(SVR()), {'estimator__C': grid}, cv=5).fit(x, task.targets(task.y_train))
+        search = GridSearchCV(MultiOutputRegressor(SVR()), {'estimator__C': grid}, cv=5)
+        fit = search.fit(x, task.targets(task.y_train))
         return fit.predict(x_test), None, None
     k = min(5, np.bincount(task.y_train).min())
-    if k < 2: return None, None, np.eye(len(task.classes))[SVC(C=10.).fit(x, task.y_train).predict(x_test)]
+    if k < 2:
+        certain = SVC(C=10.).fit(x, task.y_train).predict(x_test)
+        return None, None, np.eye(len(task.classes))[certain]
     best = GridSearchCV(SVC(), {'C': grid}, cv=k).fit(x, task.y_train).best_estimator_
-    return None, None, CalibratedClassifierCV(best, ensemble=False, cv=k).fit(x, task.y_train).predict_proba(x_test)
+    calibrated = CalibratedClassifierCV(best, ensemble=False, cv=k).fit(x, task.y_train)
+    return None, None, calibrated.predict_proba(x_test)
 
 def gaussian_process(task, seed):
     "Means and variances of scikit-learn's Gaussian process"
@@ -294,7 +341,8 @@ def gaussian_process(task, seed):
     x, x_test = _flat(task.x_train), _flat(task.x_test)
     kernel = kernels.ConstantKernel()*kernels.RBF(x.shape[1]**.5) + kernels.WhiteKernel(.1)
     y = task.targets(task.y_train)
-    kernel = GaussianProcessRegressor(kernel, n_restarts_optimizer=2, random_state=seed).fit(x[:300], y[:300]).kernel_
+    few = GaussianProcessRegressor(kernel, n_restarts_optimizer=2, random_state=seed)
+    kernel = few.fit(x[:300], y[:300]).kernel_
     fit = GaussianProcessRegressor(kernel, optimizer=None).fit(x, y)
     mean, std = fit.predict(x_test, return_std=True)
     return mean.reshape(len(x_test), -1), std.reshape(len(x_test), -1)[:, 0]**2, None
@@ -312,7 +360,8 @@ class Row(NamedTuple):
 
 def infinite(task, name, net, n):
     "Rows for an infinite network: its kernels, then its three ensembles"
-    start, task = time.perf_counter(), task._replace(x_train=task.x_train[:n], y_train=task.y_train[:n])
+    start = time.perf_counter()
+    task = task._replace(x_train=task.x_train[:n], y_train=task.y_train[:n])
     with stage(f'{name}: kernels of {n} training and {len(task.x_test)} test examples') as tick:
         known = Known(net.kernel_fn, task.x, n, tile(n, task.x.shape[1:]), tick)
     yield Row(f'{name}, kernels', n, {}, time.perf_counter() - start), known
@@ -329,15 +378,19 @@ def baseline(task, name, fit, seed):
     "A row for scikit-learn's `fit`"
     start = time.perf_counter()
     with stage(name), warnings.catch_warnings():
-        warnings.simplefilter('ignore') # about bounds of hyperparameters: they are the baseline's business
+        # About bounds of hyperparameters: they are the baseline's business.
+        warnings.simplefilter('ignore')
         mean, var, p = fit(task, seed)
     return Row(name, task.n, task.scores(mean, var, task.y_test, p), time.perf_counter() - start)
 
 def table(rows):
     "The rows as text, with a column for each score; `-` where a method has none"
     names = list(dict.fromkeys(s for r in rows for s in r.scores))
-    show = lambda r, s: '' if not r.scores else '-' if r.scores.get(s) is None else f'{r.scores[s]:.3f}'
-    lines = [('', 'train', *names, 'seconds')] + [(r.name, r.n, *(show(r, s) for s in names), f'{r.seconds:.1f}') for r in rows]
+    def show(r, s):
+        if not r.scores: return ''
+        return '-' if r.scores.get(s) is None else f'{r.scores[s]:.3f}'
+    lines = [('', 'train', *names, 'seconds')]
+    lines += [(r.name, r.n, *(show(r, s) for s in names), f'{r.seconds:.1f}') for r in rows]
     width = max(len(r.name) for r in rows)
     return '\n'.join(f'{l[0]:<{width}}' + ''.join(f'{v:>10}' for v in l[1:]) for l in lines)
 
@@ -357,7 +410,8 @@ def kernel_figure(task, known):
         k = known.k[g][np.ix_(order, order)]
         scale = np.sqrt(np.diagonal(k))
         im = ax.imshow(k/scale/scale[:, None], interpolation='nearest')
-        ax.set(title=f'{g.upper()}, as a correlation', xlabel=f"training examples, by {'target' if task.classes is None else 'class'}")
+        by = 'target' if task.classes is None else 'class'
+        ax.set(title=f'{g.upper()}, as a correlation', xlabel=f'training examples, by {by}')
         if few:
             ends = np.cumsum(np.bincount(y, minlength=len(task.classes)))
             ax.set_yticks(ends - np.diff(ends, prepend=0)/2, task.classes)
@@ -379,9 +433,11 @@ def least_certain(task, mean, var, number=10):
     for (top, bottom), i in zip(axes.T, at):
         top.axis('off')
         if task.x_test.ndim == 4: top.imshow(task.x_test[i].mean(-1), cmap='gray_r')
-        top.set_title(f'test {i}' + (f', is {task.classes[task.y_test[i]]}' if known else ''), fontsize=8)
+        top.set_title(f'test {i}' + (f', is {task.classes[task.y_test[i]]}' if known else ''),
+                      fontsize=8)
         _bars(bottom, p[i], task.classes, task.y_test[i] if known else None)
-    fig.suptitle('The least certain test examples and their probabilities' + ' (orange: the true class)'*known, fontsize=10)
+    fig.suptitle('The least certain test examples and their probabilities' +
+                 ' (orange: the true class)'*known, fontsize=10)
     return fig
 
 # %% ../nbs/30_demo.ipynb #d6bbfb5e
@@ -390,8 +446,10 @@ def least_certain_bars(task, mean, var, number=10):
     at = np.argsort(-var, kind='stable')[:number]
     mean, std = original(task, mean, var)
     fig, ((ax,),) = figure(1, 1, 7, 3)
-    ax.errorbar(range(len(at)), mean[at, 0], 2*std[at, 0], fmt='o', capsize=3, label='mean ± 2 standard deviations')
-    if task.y_test is not None: ax.plot(range(len(at)), task.y_test[at, 0], 'x', color='C1', label='true target')
+    ax.errorbar(range(len(at)), mean[at, 0], 2*std[at, 0], fmt='o', capsize=3,
+                label='mean ± 2 standard deviations')
+    if task.y_test is not None:
+        ax.plot(range(len(at)), task.y_test[at, 0], 'x', color='C1', label='true target')
     ax.set_xticks(range(len(at)), at)
     ax.set(xlabel='test example', ylabel='target', title='The least certain test examples')
     ax.legend()
@@ -403,13 +461,18 @@ def posterior_figure(seed=0):
     net = serial(Dense(512, 2., 1.5), Erf(), Dense(512, 2., .05), Erf(), Dense(1, 1.5, .05))
     x, t = np.array([-2.4, -1.6, -.8, 1., 1.8])[:, None], np.linspace(-np.pi, np.pi, 120)[:, None]
     k = net.kernel_fn(np.concatenate([x, t]), None, GET)
-    k_dd, k_td, k_tt = (type(k)(*(a[i, j] for a in k)) for i, j in (np.s_[:5, :5], np.s_[5:, :5], np.s_[5:, 5:]))
+    part = lambda i, j: type(k)(*(a[i, j] for a in k))
+    old, new = slice(5), slice(5, None)
+    k_dd, k_td, k_tt = part(old, old), part(new, old), part(new, new)
     out = predict.gp_inference(k_dd, np.sin(x), diag_reg=1e-4)(GET, k_td, k_tt)
     fig, axes = figure(1, 2, 9, 3.2)
-    for ax, title, posterior in zip(axes[0], ('NNGP: Bayesian inference', 'NTK: trained by gradient descent'), out):
-        mean, std = np.asarray(posterior.mean[:, 0]), np.sqrt(np.maximum(np.diagonal(posterior.covariance), 0))
+    titles = 'NNGP: Bayesian inference', 'NTK: trained by gradient descent'
+    for ax, title, posterior in zip(axes[0], titles, out):
+        mean = np.asarray(posterior.mean[:, 0])
+        std = np.sqrt(np.maximum(np.diagonal(posterior.covariance), 0))
         draws = np.asarray(predict.sample(jax.random.key(seed), posterior, 6)[..., 0])
-        ax.fill_between(t[:, 0], mean - 2*std, mean + 2*std, alpha=.25, label='± 2 standard deviations')
+        ax.fill_between(t[:, 0], mean - 2*std, mean + 2*std, alpha=.25,
+                        label='± 2 standard deviations')
         ax.plot(t, draws.T, lw=.6, color='C0')
         ax.plot(t, mean, lw=2, color='C0', label='mean')
         ax.plot(x, np.sin(x), 'ko', label='training set')
@@ -429,9 +492,11 @@ def answers(task, mean, var):
     if task.classes is None:
         mean, std = original(task, mean, var)
         tag = lambda c: f'_{c}' if mean.shape[1] > 1 else ''
-        return {f'{name}{tag(c)}': a[:, c] for c in range(mean.shape[1]) for name, a in (('mean', mean), ('std', std))}
+        both = ('mean', mean), ('std', std)
+        return {f'{name}{tag(c)}': a[:, c] for c in range(mean.shape[1]) for name, a in both}
     p = np.asarray(probabilities(mean, var))
-    return {'predicted': task.classes[p.argmax(1)], 'probability': p.max(1), **{f'p_{c}': p[:, i] for i, c in enumerate(task.classes)}}
+    return {'predicted': task.classes[p.argmax(1)], 'probability': p.max(1),
+            **{f'p_{c}': p[:, i] for i, c in enumerate(task.classes)}}
 
 def write_predictions(out, columns, method):
     "predictions.npz and predictions.csv in the folder `out`"
@@ -440,7 +505,8 @@ def write_predictions(out, columns, method):
         writer = csv.writer(f)
         writer.writerow(['test_example', *columns])
         for i, values in enumerate(zip(*columns.values())):
-            writer.writerow([i, *(f'{v:.6g}' if isinstance(v, (float, np.floating)) else v for v in values)])
+            show = lambda v: f'{v:.6g}' if isinstance(v, (float, np.floating)) else v
+            writer.writerow([i, *map(show, values)])
 
 # %% ../nbs/30_demo.ipynb #81807d2a
 def note(text): print(text, file=sys.stderr, flush=True)
@@ -452,22 +518,28 @@ def networks(task):
     if task.x_train.ndim != 4 or min(task.x_train.shape[1:3]) < 3: return
     n = affordable(task.x_train.shape[1:], task.n, len(task.x_test))
     if n >= min(task.n, 100): yield 'Convolutional', convolutional(q), n
-    else: note(f'Convolutional: left out, as {len(task.x_test)} test images of shape {task.x_test.shape[1:]} have too many pairs of positions')
+    else:
+        note(f'Convolutional: left out, as {len(task.x_test)} test images of shape '
+             f'{task.x_test.shape[1:]} have too many pairs of positions')
 
 def methods(task, seed):
     "All rows of the table, with the kernels of the infinite networks"
     for name, net, n in networks(task): yield from infinite(task, name, net, n)
     if task.y_test is None: return
     try: import sklearn
-    except ImportError: return note("Baselines: left out, as they need scikit-learn: pip install 'neural-tangents-nb[demo]'")
-    yield baseline(task, f"scikit-learn {'SVR' if task.classes is None else 'SVC'}(rbf)", support_vectors, seed), None
+    except ImportError:
+        return note("Baselines: left out, as they need scikit-learn: pip install "
+                    "'neural-tangents-nb[demo]'")
+    yield baseline(task, f"scikit-learn {'SVR' if task.classes is None else 'SVC'}(rbf)",
+                   support_vectors, seed), None
     yield baseline(task, 'scikit-learn Gaussian process', gaussian_process, seed), None
 
 # %% ../nbs/30_demo.ipynb #2b2b31f6
 def figures(task, pairs, best, seed):
     "Names and figures"
     yield 'kernel', kernel_figure(task, next(k for r, k in pairs if r is best))
-    yield 'least_certain', (least_certain_bars if task.classes is None else least_certain)(task, best.mean, best.var)
+    draw = least_certain_bars if task.classes is None else least_certain
+    yield 'least_certain', draw(task, best.mean, best.var)
     yield 'posterior_1d', posterior_figure(seed)
 
 def report(task, seed, out):
@@ -479,20 +551,25 @@ def report(task, seed, out):
     with stage('Figures'):
         for name, fig in figures(task, pairs, best, seed): fig.savefig(out/f'{name}.png', dpi=130)
     write_predictions(out, answers(task, best.mean, best.var), best.name.strip())
-    scores = 'of the test set' if task.y_test is not None else 'of cross-validation, as there is no y_test'
-    print(f'\nScores are {scores}. Noise or time, and the scale of the outputs, were chosen by cross-validation within the training set.'
-          + '\nThe Gaussian process of scikit-learn chose its parameters by the marginal likelihood of the first 300 training examples.'*(task.y_test is not None) +
-          f'\nWritten to {out.resolve()}: kernel.png, least_certain.png, posterior_1d.png; predictions.npz, predictions.csv ({best.name.strip()})')
+    scored = task.y_test is not None
+    scores = 'the test set' if scored else 'cross-validation, as there is no y_test'
+    print(f'\nScores are of {scores}. Noise or time, and the scale of the outputs, were chosen by '
+          'cross-validation within the training set.')
+    if scored: print('The Gaussian process of scikit-learn chose its parameters by the marginal '
+                     'likelihood of the first 300 training examples.')
+    print(f'Written to {out.resolve()}: kernel.png, least_certain.png, posterior_1d.png; '
+          f'predictions.npz, predictions.csv ({best.name.strip()})')
 
 # %% ../nbs/30_demo.ipynb #80da8aa3
-EXAMPLE = '''example, with data of your own (labels are integers or strings, real targets are floats):
-  python -c "import numpy as np; x = np.random.rand(300, 2); y = np.sin(5*x[:, 0]) + x[:, 1]; np.savez('own.npz',
-             x_train=x[:200], y_train=y[:200], x_test=x[200:], y_test=y[200:])"
+EXAMPLE = '''example, with data of your own (integers and strings are labels, floats are targets):
+  python -c "import numpy as np; x = np.random.rand(300, 2); y = np.sin(5*x[:, 0]); np.savez(
+    'own.npz', x_train=x[:200], y_train=y[:200], x_test=x[200:], y_test=y[200:])"
   python -m neural_tangents_nb --data own.npz --out own'''
 
 class Parser(argparse.ArgumentParser):
     "Errors in one line"
-    def error(self, message): self.exit(2, f'{self.prog}: error: {message} (--help shows the options)\n')
+    def error(self, message):
+        self.exit(2, f'{self.prog}: error: {message} (--help shows the options)\n')
 
 def whole(least, most):
     "A type of argument: whole numbers from `least` to `most`"
@@ -504,12 +581,18 @@ def whole(least, most):
 # %% ../nbs/30_demo.ipynb #541500b1
 def parser():
     "The command line"
-    p = Parser('python -m neural_tangents_nb', formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLE,
-        description='Classify images by infinitely wide neural networks, with uncertainty, in closed form.')
-    p.add_argument('--train-size', type=whole(10, 10**6), metavar='N', help=f'training examples (digits: 1000; own data: all, at most {LARGEST})')
-    p.add_argument('--seed', type=whole(0, 2**32-1), default=0, metavar='S', help='order of the examples (default: 0)')
-    p.add_argument('--out', type=Path, default=Path('out'), metavar='FOLDER', help='where figures and predictions go (default: ./out)')
-    p.add_argument('--data', type=Path, metavar='FILE.npz', help='own arrays x_train, y_train, x_test and, if known, y_test instead of '
+    p = Parser(
+        'python -m neural_tangents_nb', formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLE, description='Classify images by infinitely wide neural networks, with '
+        'uncertainty, in closed form.')
+    p.add_argument('--train-size', type=whole(10, 10**6), metavar='N',
+                   help=f'training examples (digits: 1000; own data: all, at most {LARGEST})')
+    p.add_argument('--seed', type=whole(0, 2**32-1), default=0, metavar='S',
+                   help='order of the examples (default: 0)')
+    p.add_argument('--out', type=Path, default=Path('out'), metavar='FOLDER',
+                   help='where figures and predictions go (default: ./out)')
+    p.add_argument('--data', type=Path, metavar='FILE.npz',
+                   help='own arrays x_train, y_train, x_test and, if known, y_test instead of '
                    'the digits; inputs are (n, d), (n, H, W) or (n, H, W, C)')
     return p
 
@@ -517,14 +600,18 @@ def main(argv=None):
     "The program; exit status 2 where the user can mend something"
     p = parser()
     args = p.parse_args(argv)
-    # Threads of BLAS wait by spinning: for small matrices on busy cores that costs more than they bring. Read when SciPy loads.
+    # Threads of BLAS wait by spinning: for small matrices on busy cores that costs more than they
+    # bring. Read when SciPy loads.
     if not args.data: os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
     try:
-        task = own(args.data, args.train_size, args.seed) if args.data else digits(args.train_size or 1000, args.seed)
+        if args.data: task = own(args.data, args.train_size, args.seed)
+        else: task = digits(args.train_size or 1000, args.seed)
         args.out.mkdir(parents=True, exist_ok=True)
         kind = 'real targets' if task.classes is None else f'{len(task.classes)} classes'
-        print(f'{args.data or "Digits"}: {task.n} training and {len(task.x_test)} test examples of shape {task.x_train.shape[1:]}, {kind}\n', flush=True)
+        print(f'{args.data or "Digits"}: {task.n} training and {len(task.x_test)} test examples of '
+              f'shape {task.x_train.shape[1:]}, {kind}\n', flush=True)
         with jax.enable_x64(True): report(task, args.seed, args.out)
     except Trouble as e: p.exit(2, f'{p.prog}: error: {e}\n')
-    except OSError as e: p.exit(2, f'{p.prog}: error: {e.filename or args.out}: {e.strerror or e}\n')
+    except OSError as e:
+        p.exit(2, f'{p.prog}: error: {e.filename or args.out}: {e.strerror or e}\n')
     except KeyboardInterrupt: p.exit(130, '\n')

@@ -7,6 +7,7 @@ __all__ = ['along', 'AggregateImplementation', 'check_batch', 'dense_edges', 'sp
 
 # %% ../nbs/09_graph.ipynb #0c06abe3
 import dataclasses as dc, enum, math
+from typing import Callable
 import jax, numpy as np
 from jax import lax, numpy as jnp
 from fastcore.basics import patch
@@ -81,7 +82,7 @@ class Aggregate(Layer):
     aggregate_axis: int|tuple|None = static(None) # Axes that index vertices; None for all positions
     batch_axis: int = static(0) # Where the batch is
     channel_axis: int = static(-1) # Where the channels are
-    to_dense: object = static(_unchanged) # Makes a dense pattern of what is given
+    to_dense: Callable = static(_unchanged) # Makes a dense pattern of what is given
     implementation: str = static(AggregateImplementation.DENSE) # 'DENSE' or 'SPARSE'
     def __post_init__(self):
         names = [e.value for e in AggregateImplementation]

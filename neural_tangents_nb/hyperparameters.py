@@ -25,17 +25,19 @@ POSITIVE = 'W_std', 'b_std', 'noise' # hyperparameters whose logarithm is free
 def _name(path): return getattr(path[-1], 'name', None) or getattr(path[-1], 'key', '')
 
 def freed(tree):
-    "The hyperparameters of `tree` (a network, or a dictionary with one) in unconstrained coordinates"
+    "Hyperparameters of `tree` (a network, or a dictionary with one) in unconstrained coordinates"
     def one(path, v):
         if _name(path) not in POSITIVE: return jnp.asarray(v, float)
         if concrete(v) and not v > 0: raise ValueError(
-            f"`{_name(path)}` must be positive to be learned, got {v}; set it to a small number, to None (no bias), or name it in `fixed`")
+            f"`{_name(path)}` must be positive to be learned, got {v}; set it to a small number, "
+            "to None (no bias), or name it in `fixed`")
         return jnp.log(jnp.asarray(v, float))
     return jax.tree_util.tree_map_with_path(one, tree)
 
 def bound(free):
     "The network or dictionary with hyperparameters at free coordinates `free`"
-    return jax.tree_util.tree_map_with_path(lambda path, v: jnp.exp(v) if _name(path) in POSITIVE else v, free)
+    one = lambda path, v: jnp.exp(v) if _name(path) in POSITIVE else v
+    return jax.tree_util.tree_map_with_path(one, free)
 
 
 def placed(free, moves, tree):
@@ -43,12 +45,29 @@ def placed(free, moves, tree):
     return jax.tree.map(lambda v, m, old: jnp.where(m, v, old), bound(free), moves, tree)
 
 # %% ../nbs/21_hyperparameters.ipynb #3fe2c06e
-def log_marginal_likelihood(k: 'Float[jax.Array, "n n"]', y: 'Float[jax.Array, "n q"]', noise: float) -> 'Float[jax.Array, ""]':
+def _check_pair(k, y):
+    if k.ndim != 2 or k.shape[0] != k.shape[1]:
+        raise ValueError(f'`k` must be a square kernel (n, n), got shape {k.shape}')
+    if y.ndim != 2 or len(y) != len(k):
+        raise ValueError(
+            f'`y` must be targets ({len(k)}, q), as `k` has {len(k)} rows; got {y.shape}')
+
+def log_marginal_likelihood(
+    k: 'Float[jax.Array, "n n"]', # Train kernel
+    y: 'Float[jax.Array, "n q"]', # Targets
+    noise: float, # Variance of the observations
+) -> 'Float[jax.Array, ""]':
     "Mean over the targets of the log density of all at once"
+    _check_pair(k, y)
     return predict.log_marginal_likelihood(k, y, noise, True)/y.size
 
-def leave_one_out(k: 'Float[jax.Array, "n n"]', y: 'Float[jax.Array, "n q"]', noise: float) -> 'Float[jax.Array, ""]':
+def leave_one_out(
+    k: 'Float[jax.Array, "n n"]', # Train kernel
+    y: 'Float[jax.Array, "n q"]', # Targets
+    noise: float, # Variance of the observations
+) -> 'Float[jax.Array, ""]':
     "Mean over the targets of the log density of each, given all others"
+    _check_pair(k, y)
     p = predict.leave_one_out(k, y, noise, True)
     return jax.scipy.stats.norm.logpdf(y, p.mean, p.std[:, None]).mean()
 
@@ -71,11 +90,12 @@ class Fit(NamedTuple):
     net: Layer # With its hyperparameters set
     noise: float # Variance of the observations, in units of `y**2`
     value: float # The objective, per target
-    history: np.ndarray # `(restarts, steps)` of it
+    history: 'Float[np.ndarray, "restarts steps"]' # Of it
 
 def _optax():
     try: import optax
-    except ImportError as e: raise ImportError("fit_hyperparameters climbs with optax: pip install 'neural-tangents-nb[optim]'") from e
+    except ImportError as e: raise ImportError(
+        "fit_hyperparameters climbs with optax: pip install 'neural-tangents-nb[optim]'") from e
     return optax
 
 @lru_cache(maxsize=32)
@@ -84,23 +104,28 @@ def _adam(learning_rate): return _optax().apply_if_finite(_optax().adam(learning
 def bar(done: int, total: int, value: float):
     "Progress on one line of standard error, if that is a terminal"
     if not sys.stderr.isatty(): return
-    print(f"\r[{'='*(30*done//total):<30}] {done}/{total}  {value:.4f}", end='\n' if done == total else '', file=sys.stderr, flush=True)
+    print(f"\r[{'='*(30*done//total):<30}] {done}/{total}  {value:.4f}",
+          end='\n' if done == total else '', file=sys.stderr, flush=True)
 
 def _checked(net, x, y, objective, noise, steps, restarts):
-    if objective not in OBJECTIVES: raise ValueError(f'`objective` must be one of {list(OBJECTIVES)}, got {objective!r}')
+    if objective not in OBJECTIVES: raise ValueError(
+        f'`objective` must be one of {list(OBJECTIVES)}, got {objective!r}')
     for n, v in dict(steps=steps, restarts=restarts).items():
-        if not isinstance(v, int) or v < 1: raise ValueError(f'`{n}` must be a positive integer, got {v!r}')
-    if not numeric(net): raise TypeError(f'{net!r} has leaves that are no numbers, so that it has no gradient')
+        if not isinstance(v, int) or v < 1: raise ValueError(
+            f'`{n}` must be a positive integer, got {v!r}')
+    if not numeric(net): raise TypeError(
+        f'{net!r} has leaves that are no numbers, so that it has no gradient')
     x, y = as_input(x, 'x'), jnp.asarray(y, float)
-    if y.ndim != 2 or len(y) != len(x): raise ValueError(f'`y` must be of shape ({len(x)}, outputs), as `x` has {len(x)} examples; got {y.shape}')
+    if y.ndim != 2 or len(y) != len(x): raise ValueError(
+        f'`y` must be of shape ({len(x)}, outputs), as `x` has {len(x)} examples; got {y.shape}')
     if not jnp.isfinite(y).all(): raise ValueError('`y` has NaN or infinite entries')
     return x, y
 
 # %% ../nbs/21_hyperparameters.ipynb #a07a68fd
 def fit_hyperparameters(
     net, # A network; the hyperparameters it has are where the first run starts
-    x: ArrayLike, # `(n, ...)` inputs
-    y: ArrayLike, # `(n, outputs)` targets, of mean zero
+    x: 'Float[ArrayLike, "n *input"]', # Inputs
+    y: 'Float[ArrayLike, "n q"]', # Targets, of mean zero
     objective: str = 'log_marginal_likelihood', # or 'leave_one_out'
     noise: float = .1, # Variance of the observations to start from
     steps: int = 100, # Of each run
@@ -111,15 +136,17 @@ def fit_hyperparameters(
     fixed: tuple = (), # Names that stay as they are, such as ('b_std', 'noise')
     get: str = 'nngp', # The kernel that is the covariance: 'nngp', or 'ntk'
     optimizer=None, # An optax optimizer; None for Adam
-    progress: Callable|None = bar, # Called with (steps done, steps in all, the objective); None for silence
+    progress: Callable|None = bar, # Called with (steps done, of how many, objective); None: silence
 ) -> Fit:
-    "Hyperparameters of `net`, and the noise, that maximize the likelihood of `y` (Rasmussen & Williams 2006, ch. 5)"
+    "Hyperparameters of `net`, and noise, of the greatest likelihood of `y`"
     net = as_layer(net)
     x, y = _checked(net, x, y, objective, noise, steps, restarts)
     optimizer = _adam(learning_rate) if optimizer is None else optimizer
     tree = dict(net=net, noise=noise)
-    moves = jax.tree_util.tree_map_with_path(lambda path, v: 0. if _name(path) in fixed else 1., tree)
-    start = freed(jax.tree.map(lambda v, m: v if m else 1., tree, moves)) # what stays needs no logarithm
+    move = lambda path, v: 0. if _name(path) in fixed else 1.
+    moves = jax.tree_util.tree_map_with_path(move, tree)
+    # What stays needs no logarithm.
+    start = freed(jax.tree.map(lambda v, m: v if m else 1., tree, moves))
     history, best = np.full((restarts, steps), np.nan), (-np.inf, None)
     for r, k in enumerate(jax.random.split(as_key(key), restarts)):
         free = moved(start, k, spread) if r else start
@@ -130,7 +157,9 @@ def fit_hyperparameters(
             if history[r, i] > best[0]: best = history[r, i], free
             if progress: progress(r*steps + i + 1, restarts*steps, best[0])
             free = new
-    if best[1] is None: raise ValueError(f'the likelihood is not finite anywhere: start from more `noise` than {noise}, or compute in float64')
+    if best[1] is None: raise ValueError(
+        f'the likelihood is not finite anywhere: start from more `noise` than {noise}, or compute '
+        'in float64')
     at = jax.tree.map(float, placed(best[1], moves, tree))
     return Fit(at['net'], at['noise'], float(best[0]), history)
 

@@ -13,11 +13,14 @@ import dataclasses as dc, functools as ft, inspect, math
 from typing import TYPE_CHECKING, Any
 import jax, numpy as np
 from jax import numpy as jnp, random
+from jax.typing import ArrayLike
 from fastcore.basics import patch
 from .core import (struct, static, brief, is_tree, tree_map, tree_leaves, canonical_get,
                                      select)
 from .kernel import Kernel, Need, keep, follow, lift, hidden
 from .machine import mirrored, tile_of, tiled
+if TYPE_CHECKING: from jaxtyping import Real
+else: from typing import Annotated as Real # who runs this needs no jaxtyping
 
 # %% ../nbs/02_layer.ipynb #3a40f9c5
 def as_input(x, name='x1', masked=False):
@@ -124,7 +127,7 @@ def as_shape(s, name='input_shape'):
 
 # %% ../nbs/02_layer.ipynb #777f879c
 @patch
-def init_fn(self: Layer, rng, input_shape, **kwargs):
+def init_fn(self: Layer, rng: jax.Array|int, input_shape: tuple, **kwargs) -> tuple:
     "`(output_shape, params)` of a finite network for inputs of `input_shape` (the batch size may be -1)"
     s = as_shape(input_shape)
     return self.shape(s), self.init(as_key(rng), s)
@@ -139,7 +142,14 @@ def forward(self: Layer, params, x, **kwargs):
     return MaskedArray(jnp.where(m, 0, y), m)
 
 @patch
-def apply_fn(self: Layer, params, inputs, *, mask_constant=None, rng=None, **kwargs):
+def apply_fn(self: Layer,
+    params, # As `init_fn` made them
+    inputs: 'Real[ArrayLike, "n *input"]|list', # An array, or a list for branches
+    *,
+    mask_constant=None, # Input entries equal to it are missing
+    rng=None, # Random key, for layers such as `Dropout`
+    **kwargs, # Passed to the layers that name them
+):
     "Outputs of the finite network with parameters `params`; a `MaskedArray` if `mask_constant` is given"
     x = tree_map(lambda x: to_masked(x if isinstance(x, MaskedArray) else jnp.asarray(x), mask_constant), inputs)
     return self.forward(params, x, rng=rng, **kwargs)
@@ -262,9 +272,9 @@ def pure(self: Layer):
 # %% ../nbs/02_layer.ipynb #2c6e093b
 @patch
 def kernel_fn(self: Layer,
-    x1, # Inputs `(n1, ..., channels)`, a kernel state, or a list of either
-    x2=None, # Other inputs `(n2, ..., channels)`; None for `x1` again
-    get=None, # 'nngp', 'ntk', any field of `Kernel`, or a tuple of names; None for the whole state
+    x1: 'Real[ArrayLike, "n1 *input"]|Kernel|list', # Inputs, a kernel state, or a list of either
+    x2: 'Real[ArrayLike, "n2 *input"]|list|None' = None, # Other inputs; None for `x1` again
+    get: str|tuple|None = None, # 'nngp', 'ntk', other fields of `Kernel`, or several; None: all
     *args,
     mask_constant=None, # Input entries equal to it are missing
     diagonal_batch=None, diagonal_spatial=None, # Keep only equal examples, positions? None: as little as suffices

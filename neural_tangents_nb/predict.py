@@ -10,14 +10,17 @@ __all__ = ['Gaussian', 'Marginals', 'by_solves', 'gp_inference', 'gradient_desce
 
 # %% ../nbs/16_predict.ipynb #666760d4
 from functools import partial, wraps
-from typing import Callable, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple
 import math
 import jax, numpy as np
 from jax import numpy as jnp
 from .core import canonical_get, select, struct, tree_leaves
+from .kernel import Kernel
 from .solvers import (
     Cholesky, Eigh, at_once, check_solver, concrete, iterative, noise, phi, precise, rank, regularize)
 from .tiles import KernelMatrix, Tiled, Whole
+if TYPE_CHECKING: from jaxtyping import Float, Int
+else: from typing import Annotated as Float, Annotated as Int # who runs this needs no jaxtyping
 
 # %% ../nbs/16_predict.ipynb #195f6151
 class Layout(NamedTuple):
@@ -316,13 +319,13 @@ def _variances(lay, k, need, arg):
     'gp_inference(kernel_fn(x_train, None, get), y_train)(get, k_test_train=kernel_fn(x_test, x_train, get), '
     "k_test_test=kernel_fn(x_test, None, 'nngp')), or gradient_descent_mse_ensemble(kernel_fn, x_train, y_train)(x_test=x_test, get=get)")
 def gp_inference(
-    k_train_train, # Train kernels: array, `KernelMatrix`, named tuple or `Kernel`
-    y_train: jax.Array, # `(n, *outputs)` targets
+    k_train_train: 'Float[jax.Array|np.ndarray, "n n *d"]|KernelMatrix|Kernel|tuple', # Train kernel
+    y_train: 'Float[jax.Array|np.ndarray, "n *outputs"]', # Targets
     diag_reg=0., # Noise on the diagonal: a number, one per train point, or 'auto'
     diag_reg_absolute_scale: bool = False, # Is it in units of the kernel? Else of its mean diagonal
     trace_axes=(-1,), # Output axes along which the kernel is the identity
     solver='auto', # 'auto', 'cholesky', 'cg' or a function `(k, noise)`; 'auto': by the type of the kernel
-):
+) -> Callable:
     "Infinite-time `predict_fn(get, k_test_train, k_test_test, compute_cov)`; covariances where `k_test_test` is given"
     kernel = lambda name: pick(k_train_train, {name}, 'k_train_train')[name]
     train = Train(y_train, kernel, diag_reg, diag_reg_absolute_scale, trace_axes, solver)
@@ -369,13 +372,13 @@ def check_asked(train_0, test_0, k_test_train):
 @former(lambda args, kwargs: (len(args) > 2 and jnp.ndim(args[2]) > 0) or 'g_td' in kwargs,
     'gradient_descent_mse(k_train_train, y_train)(t, fx_train_0, fx_test_0, k_test_train)')
 def gradient_descent_mse(
-    k_train_train: jax.Array, # Train kernel, `(n, n, d, d, ...)`
-    y_train: jax.Array, # `(n, *outputs)` targets
+    k_train_train: 'Float[jax.Array|np.ndarray, "n n *d"]|KernelMatrix|Kernel|tuple', # Train kernel
+    y_train: 'Float[jax.Array|np.ndarray, "n *outputs"]', # Targets
     learning_rate=1., # Step size
     diag_reg=0., # Noise on the diagonal: a number, one per train point, or 'auto'
     diag_reg_absolute_scale: bool = False, # Is it in units of the kernel? Else of its mean diagonal
     trace_axes=(-1,), # Output axes along which the kernel is the identity
-):
+) -> Callable:
     "Outputs under gradient descent on the squared loss: `predict_fn(t, fx_train_0, fx_test_0, k_test_train)`"
     kernel = lambda name: pick(k_train_train, {name}, 'k_train_train')[name]
     train = Train(y_train, kernel, diag_reg, diag_reg_absolute_scale, trace_axes)
@@ -444,6 +447,14 @@ def checked_inputs(name, x):
             raise ValueError(f'{name} has NaN or infinite entries')
     return x
 
+def check_alike(x_test, x_train):
+    "Raise where one network cannot read both test and train inputs"
+    for a, b in zip(tree_leaves(x_test), tree_leaves(x_train)):
+        a, b = np.shape(a), np.shape(b)
+        if len(a) != len(b) or len(a) == 2 and a[1] != b[1]: raise ValueError(
+            f'x_test of shape {a} does not fit x_train of shape {b}: '
+            'all but the number of examples must agree')
+
 class _Points:
     "The kernels of train and test inputs by name; those of the train inputs are computed once"
     def __init__(self, kernel_fn, x, kwargs, tiled=False):
@@ -457,6 +468,7 @@ class _Points:
         if concrete(new): self.known.update(new)
         return {**self.known, **new}.__getitem__
     def test_train(self, lay, x_test, need, kwargs):
+        check_alike(x_test, self.x)
         k = self.compute(self.kernel_fn, x_test, self.x, need, **mixed_kwargs(self.kwargs, kwargs))
         flat = lambda v: v if isinstance(v, KernelMatrix) else matrix(lay, v, 'k_test_train', None, lay.shape[0])
         return {g: flat(v) for g, v in k.items()}.__getitem__
@@ -472,14 +484,14 @@ class _Points:
 def gradient_descent_mse_ensemble(
     kernel_fn: Callable, # `kernel_fn(x1, x2, get, **kwargs)`, of any origin
     x_train, # Train inputs
-    y_train: jax.Array, # `(n, *outputs)` targets
+    y_train: 'Float[jax.Array|np.ndarray, "n *outputs"]', # Targets
     learning_rate=1., # Step size
     diag_reg=0., # Noise on the diagonal: a number, one per train point, or 'auto'
     diag_reg_absolute_scale: bool = False, # Is it in units of the kernel? Else of its mean diagonal
     trace_axes=(-1,), # Output axes along which the kernel is the identity
     solver='auto', # 'cg': never form the kernel (`t=None` only); 'auto': so above 20,000 points
     **kernel_fn_train_train_kwargs, # For `kernel_fn` on train inputs
-):
+) -> Callable:
     "Ensembles of trained networks: `predict_fn(t, x_test, get, compute_cov, **kernel_fn_test_test_kwargs)`"
     train = Train(y_train, None, diag_reg, diag_reg_absolute_scale, trace_axes, solver); lay = train.lay
     tiled = solver not in ('auto', 'cholesky') or (solver == 'auto' and lay.shape[0] > LARGE)
@@ -616,14 +628,14 @@ def ode_state(lay, state, fx_test_0, momentum, m):
     'gradient_descent(loss, k_train_train, y_train)(t, fx_train_0, fx_test_0, k_test_train)')
 def gradient_descent(
     loss: Callable, # `loss(fx, y)`, differentiable
-    k_train_train: jax.Array, # Train kernel, `(n, n, d, d, ...)`
-    y_train: jax.Array, # `(n, *outputs)` targets
+    k_train_train: 'Float[jax.Array|np.ndarray, "n n *d"]|KernelMatrix|Kernel|tuple', # Train kernel
+    y_train: 'Float[jax.Array|np.ndarray, "n *outputs"]', # Targets
     learning_rate=1., # Step size
     momentum=None, # Heavy-ball momentum below 1, or None
     trace_axes=(-1,), # Output axes along which the kernel is the identity
     rtol: float|None = None, # Tolerance of the integrator, 1e-9 in float64 and 1e-5 in float32
     max_steps: int = 20_000, # Steps of the integrator
-):
+) -> Callable:
     "Outputs under gradient descent on any loss: `predict_fn(t, fx_train_or_state_0, fx_test_0, k_test_train)`"
     if momentum is not None and concrete(momentum) and not 0 <= momentum < 1:
         raise ValueError(f'momentum must be in [0, 1), got {momentum}')
@@ -653,7 +665,7 @@ def gradient_descent(
 
 # %% ../nbs/16_predict.ipynb #173d10a8
 def max_learning_rate(
-    ntk_train_train: jax.Array, # Train kernel
+    ntk_train_train: 'Float[jax.Array|np.ndarray, "n n *d"]|Kernel|tuple', # Train kernel
     y_train_size: int|None = None, # Number of entries of the targets; of the kernel's rows if None
     momentum=0., # Heavy-ball momentum
     eps: float = 1e-12, # Added to the largest eigenvalue
@@ -682,7 +694,7 @@ def sample(
     gaussian: Gaussian, # Mean and covariance, with or without leading times
     n: int = 1, # Number of samples
     traced: int = 1, # How many of the last output axes are independent, as `trace_axes` said
-):
+) -> 'Float[jax.Array, "n ..."]':
     "`n` functions from a Gaussian, of shape `(n, *mean.shape)`; for all times they share their random numbers"
     if not isinstance(gaussian, Gaussian):
         raise TypeError(f'samples need a Gaussian with its full covariance, got {type(gaussian).__name__}')
@@ -701,12 +713,12 @@ def _gram(k, y, diag_reg, absolute, trace_axes, solver='cholesky'):
 
 @precise
 def log_marginal_likelihood(
-    k_train_train, # Train kernel: an array, or the `nngp` of a named tuple or `Kernel`
-    y_train: jax.Array, # `(n, *outputs)` targets
+    k_train_train: 'Float[jax.Array|np.ndarray, "n n *d"]|KernelMatrix|Kernel|tuple', # Train kernel
+    y_train: 'Float[jax.Array|np.ndarray, "n *outputs"]', # Targets
     diag_reg=0., # Noise on the diagonal: a number, one per train point, or 'auto'
     diag_reg_absolute_scale: bool = False, # Is it in units of the kernel? Else of its mean diagonal
     trace_axes=(-1,), # Output axes along which the kernel is the identity
-):
+) -> 'Float[jax.Array, ""]':
     r"$\log p(y)$ of the targets under the Gaussian process, summed over outputs"
     train = _gram(k_train_train, y_train, diag_reg, diag_reg_absolute_scale, trace_axes, 'auto')
     solver, y = train.solver('nngp'), train.y
@@ -715,12 +727,12 @@ def log_marginal_likelihood(
 # %% ../nbs/16_predict.ipynb #78c6fb58
 @precise
 def leave_one_out(
-    k_train_train, # Train kernel: an array, or the `nngp` of a named tuple or `Kernel`
-    y_train: jax.Array, # `(n, *outputs)` targets
+    k_train_train: 'Float[jax.Array|np.ndarray, "n n *d"]|KernelMatrix|Kernel|tuple', # Train kernel
+    y_train: 'Float[jax.Array|np.ndarray, "n *outputs"]', # Targets
     diag_reg=0., # Noise on the diagonal: a number, one per train point, or 'auto'
     diag_reg_absolute_scale: bool = False, # Is it in units of the kernel? Else of its mean diagonal
     trace_axes=(-1,), # Output axes along which the kernel is the identity
-):
+) -> Marginals:
     "The prediction of each train observation from all others, as `Marginals`"
     train = _gram(k_train_train, y_train, diag_reg, diag_reg_absolute_scale, trace_axes)
     lay, solver = train.lay, train.solver('nngp')
@@ -732,10 +744,10 @@ def leave_one_out(
 
 # %% ../nbs/16_predict.ipynb #7a279ccb
 def centred_labels(
-    labels, # `(n,)` integer classes
+    labels: 'Int[jax.Array|np.ndarray, "n"]', # Classes from zero
     classes: int|None = None, # Number of classes; the largest label + 1 if None
     dtype=None, # Float dtype of the targets
-):
+) -> 'Float[jax.Array, "n classes"]':
     "Regression targets `(n, classes)` of integer classes: one-hot minus `1/classes`"
     labels = jnp.asarray(labels)
     if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -752,13 +764,14 @@ def _variance(g):
     raise TypeError(f'class probabilities need a Gaussian or Marginals (compute_cov=True or "diag"), got {type(g).__name__}')
 
 def class_probabilities(
-    prediction, # `Gaussian` or `Marginals` with mean `(*t, m, classes)`, one kernel for all classes
+    prediction: Gaussian|Marginals, # With mean `(*t, m, classes)`, one kernel for all classes
     noise=0., # Variance to add to the predicted one
-):
+) -> 'Float[jax.Array, "*t m classes"]':
     "The probability `(*t, m, classes)` that each output is the largest"
     m, v = prediction.mean, _variance(prediction) + noise
     if m.ndim != v.ndim + 1:
-        raise ValueError(f'means {m.shape} and variances {v.shape}: outputs must share one kernel, trace_axes=(-1,)')
+        raise ValueError(f'`prediction` has means {m.shape} and variances {v.shape}: '
+                         'outputs must share one kernel, trace_axes=(-1,)')
     std = jnp.sqrt(jnp.maximum(v, jnp.finfo(m.dtype).eps**2))[..., None, None]
     z = jnp.arange(-8, 8.1, .2, dtype=m.dtype)
     apart = jnp.log(1 - jnp.eye(m.shape[-1], dtype=m.dtype)) # log 0 takes the factor k = c out
@@ -772,20 +785,31 @@ def class_probabilities(
 def _scored(p, labels):
     p, labels = array('probabilities', p), jnp.asarray(labels)
     if p.ndim != 2 or labels.shape != p.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ValueError(f'scores need probabilities (m, classes) and m integer labels, got {p.shape} and {labels.dtype}{labels.shape}')
+        raise ValueError('`p` must be probabilities (m, classes) and `labels` m integers, '
+                         f'got {p.shape} and {labels.dtype}{labels.shape}')
     return p, labels
 
-def accuracy(p, labels):
-    "Fraction of `(m, classes)` probabilities (or mean outputs) that are largest at the label"
+def accuracy(
+    p: 'Float[jax.Array|np.ndarray, "m classes"]', # Probabilities
+    labels: 'Int[jax.Array|np.ndarray, "m"]', # Classes
+) -> 'Float[jax.Array, ""]':
+    "Fraction of probabilities (or mean outputs) that are largest at the label"
     p, labels = _scored(p, labels)
     return (p.argmax(-1) == labels).mean()
 
-def nll(p, labels):
+def nll(
+    p: 'Float[jax.Array|np.ndarray, "m classes"]', # Probabilities
+    labels: 'Int[jax.Array|np.ndarray, "m"]', # Classes
+) -> 'Float[jax.Array, ""]':
     "Mean negative log probability of the labels"
     p, labels = _scored(p, labels)
     return -jnp.log(jnp.maximum(jnp.take_along_axis(p, labels[:, None], 1), jnp.finfo(p.dtype).tiny)).mean()
 
-def calibration_error(p, labels, bins=15):
+def calibration_error(
+    p: 'Float[jax.Array|np.ndarray, "m classes"]', # Probabilities
+    labels: 'Int[jax.Array|np.ndarray, "m"]', # Classes
+    bins: int = 15, # Of confidence
+) -> 'Float[jax.Array, ""]':
     "Mean distance of confidence and accuracy over `bins` of confidence, weighted by how many points they hold"
     p, labels = _scored(p, labels)
     confidence, right = p.max(-1), p.argmax(-1) == labels
@@ -796,9 +820,9 @@ def calibration_error(p, labels, bins=15):
 @precise
 def loss_moments(
     gaussian: Gaussian, # Prediction with its covariance, with or without leading times
-    y: jax.Array, # `(m, *outputs)` targets
+    y: 'Float[jax.Array|np.ndarray, "m *outputs"]', # Targets
     traced: int = 1, # How many of the last output axes are independent, as `trace_axes` said
-):
+) -> 'tuple[Float[jax.Array, "*t"], Float[jax.Array, "*t"]]':
     r"Mean and standard deviation, over the ensemble, of the loss $\frac{1}{2|y|}\|f-y\|^2$ of one network"
     if not isinstance(gaussian, Gaussian):
         raise TypeError('the loss of one network needs a Gaussian with its full covariance')
@@ -817,8 +841,8 @@ def loss_moments(
 # %% ../nbs/16_predict.ipynb #52f94ff5
 class Spectrum(NamedTuple):
     "Learning curves from zero outputs, by eigenvalues of the train kernel"
-    l: jax.Array # `(n,)` eigenvalues over the number of targets times the learning rate: rates per step
-    power: jax.Array # `(n,)` square of the targets in each eigenvector, over the number of targets
+    l: 'Float[jax.Array, "n"]' # Eigenvalues times learning rate over targets: rates per step
+    power: 'Float[jax.Array, "n"]' # Square of the targets in each eigenvector, over their number
     def loss(self, t): return (jnp.exp(-2*self.l*jnp.asarray(t)[..., None])*self.power).sum(-1)/2
     def gcv(self, t):
         "Generalized cross-validation of the fit at times `t`"
@@ -832,11 +856,11 @@ class Spectrum(NamedTuple):
 
 @precise
 def learning_curve(
-    k_train_train, # Train kernel: an array, or the `ntk` of a named tuple or `Kernel`
-    y_train: jax.Array, # `(n, *outputs)` targets
+    k_train_train: 'Float[jax.Array|np.ndarray, "n n *d"]|KernelMatrix|Kernel|tuple', # Train kernel
+    y_train: 'Float[jax.Array|np.ndarray, "n *outputs"]', # Targets
     learning_rate=1., # Step size
     trace_axes=(-1,), # Output axes along which the kernel is the identity
-):
+) -> Spectrum:
     "The `Spectrum` of a regression: `loss(t)`, `gcv(t)`, and `stop()`, the early stopping time"
     train = _gram(k_train_train, y_train, 0., False, trace_axes)
     solver = train.solver('ntk', 0.)

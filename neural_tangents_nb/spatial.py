@@ -38,7 +38,8 @@ class Window(NamedTuple):
     gap: int = 1 # Between positions that are read (dilation of the filter)
     up: int = 1 # Between positions of the input (dilation of the input)
     wrap: bool = False # Is the padding the opposite edge, not zeros?
-    reach = property(lambda self: (self.size - 1)*self.gap + 1)
+    @property
+    def reach(self): return (self.size - 1)*self.gap + 1
     def stretched(self, n): "Positions before padding"; return n*self.up if self.wrap else (n - 1)*self.up + 1
     def out(self, n): "Output positions"; return (self.stretched(n) + self.lo + self.hi - self.reach)//self.stride + 1
 

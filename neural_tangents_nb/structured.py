@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CALLS', 'LIFTS', 'Form', 'FORMS', 'POINTWISE', 'BAD', 'MARKS', 'FIRST', 'CUSTOM', 'Fact', 'Use', 'Plan', 'LEAF',
-           'TRAFFIC', 'Cost', 'IMPLEMENTATIONS', 'run', 'bind', 'body', 'inlined', 'flatten', 'Weight', 'lift',
-           'scalar', 'unlift', 'dense', 'patches', 'conv', 'pointwise', 'concatenate', 'embedding', 'common',
-           'mark_rule', 'marks_through', 'plan_of', 'seeds', 'cotangents', 'Factor', 'factor', 'expand', 'merge',
-           'passes', 'factors', 'best_order', 'pairing', 'order_of', 'kernel_of', 'structured_derivatives', 'flops',
+           'TRAFFIC', 'IMPLEMENTATIONS', 'run', 'bind', 'body', 'inlined', 'flatten', 'Weight', 'lift', 'scalar',
+           'unlift', 'dense', 'patches', 'conv', 'pointwise', 'concatenate', 'embedding', 'common', 'mark_rule',
+           'marks_through', 'plan_of', 'seeds', 'cotangents', 'Factor', 'factor', 'expand', 'merge', 'passes',
+           'factors', 'best_order', 'pairing', 'order_of', 'kernel_of', 'structured_derivatives', 'flops', 'Cost',
            'costs_of', 'costs', 'cheapest', 'auto', 'empirical_ntk_fn', 'empirical_kernel_fn', 'Choice', 'explain_ntk']
 
 # %% ../nbs/12_structured.ipynb #b4ddcfff
@@ -16,7 +16,7 @@ import dataclasses as dc
 from collections import namedtuple
 from itertools import combinations, product
 from string import ascii_letters
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 import jax, numpy as np
 from jax import lax, numpy as jnp
 from jax.extend.core import Literal
@@ -506,7 +506,7 @@ def expand(f, ndim):
     if f.key == LEAF: return f
     x, lead = f.x, f.g.shape[:ndim]
     if f.key[0][0] == 'rows': x = jax.nn.one_hot(x[..., 0], f.key[0][1], dtype=f.g.dtype)
-    A, B, F, C, J = range(ndim), *range(ndim, ndim + 4)
+    A, (B, F, C, J) = range(ndim), range(ndim, ndim + 4)
     xs = [] if x is None else [x, [*([] if f.batch is None else [f.batch]), B, F, C]]
     if x is None: k = f.g.sum(-2)[..., None, :]
     else: k = jnp.einsum(f.g, [*A, B, F, J], *xs, [*A, B, C, J])
@@ -657,10 +657,12 @@ def _flops(eqn):
     return max(counts) if name == 'cond' else counts[0]*eqn.params.get('length', 1)
 
 # %% ../nbs/12_structured.ipynb #26bff563
-Cost = namedtuple('Cost', 'work numbers')
-Cost.__doc__ = ("Multiplications and additions (and, in contractions, the traffic at their cost), "
-                "and numbers that are kept in between")
-Cost.time = property(lambda c: c.work + TRAFFIC*c.numbers)
+class Cost(NamedTuple):
+    "What a contraction takes"
+    work: float # Multiplications and additions (and, in contractions, the traffic at their cost)
+    numbers: float # Kept in between
+    @property
+    def time(self): return self.work + TRAFFIC*self.numbers
 
 def _numbers(tree): return sum(math.prod(a.shape) for a in jax.tree.leaves(tree))
 
@@ -725,12 +727,13 @@ IMPLEMENTATIONS = METHODS | {NtkImplementation.AUTO: auto,
                              NtkImplementation.STRUCTURED_DERIVATIVES: structured_derivatives}
 
 # %% ../nbs/12_structured.ipynb #d0d403bd
-def empirical_ntk_fn(f, # `f(params, x, **kwargs)`: any pytrees of arrays
+def empirical_ntk_fn(f: Callable, # `f(params, x, **kwargs)`: any pytrees of arrays
                      trace_axes=(-1,), # Output axes to average over
                      diagonal_axes=(), # Output axes of which only the diagonal is computed
                      vmap_axes=None, # Batch axes `(inputs, outputs, kwargs)` of independent examples
                      implementation=NtkImplementation.AUTO, # Or a name, 'STRUCTURED_DERIVATIVES'
-                     _j_rules=True, _s_rules=True, _fwd=None): # For compatibility, without effect
+                     _j_rules=True, _s_rules=True, _fwd=None, # For compatibility, without effect
+) -> Callable:
     """`ntk_fn(x1, x2, params, **kwargs)`: the empirical NTK `J(x1) J(x2)^T` of any function.
 
     The axes of both outputs are interleaved, `(A1_0, A2_0, A1_1, A2_1, ...)`, without those in
@@ -740,12 +743,13 @@ def empirical_ntk_fn(f, # `f(params, x, **kwargs)`: any pytrees of arrays
     method = method_of(implementation, IMPLEMENTATIONS)
     return ntk_fn_from(method, f, trace_axes, diagonal_axes, vmap_axes)
 
-def empirical_kernel_fn(f, # `f(params, x, **kwargs)`: any pytrees of arrays
+def empirical_kernel_fn(f: Callable, # `f(params, x, **kwargs)`: any pytrees of arrays
                         trace_axes=(-1,), # Output axes to average over
                         diagonal_axes=(), # Output axes of which only the diagonal is computed
                         vmap_axes=None, # As in `empirical_ntk_fn`, and for the NTK alone
                         implementation=NtkImplementation.AUTO, # How the NTK is computed
-                        _j_rules=True, _s_rules=True, _fwd=None): # For compatibility, without effect
+                        _j_rules=True, _s_rules=True, _fwd=None, # For compatibility, without effect
+) -> Callable:
     "`kernel_fn(x1, x2, get, params, **kwargs)`: the kernels `get` names, 'nngp', 'ntk' or both"
     ntk_fn = empirical_ntk_fn(f, trace_axes, diagonal_axes, vmap_axes, implementation)
     return kernel_fn_from(empirical_nngp_fn(f, trace_axes, diagonal_axes), ntk_fn)

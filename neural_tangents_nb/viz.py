@@ -19,20 +19,23 @@ from .kernel import Kernel
 from .layer import Layer, Serial, as_layer
 from .predict import Gaussian, Marginals, Spectrum, sample
 from .solvers import concrete
-if TYPE_CHECKING: from jaxtyping import Float
-else: from typing import Annotated as Float # who runs this needs no jaxtyping
+if TYPE_CHECKING: from jaxtyping import Float, Int
+else: from typing import Annotated as Float, Annotated as Int # who runs this needs no jaxtyping
 
 # %% ../nbs/22_viz.ipynb #8b82a041
-COLOURS = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#F0E442' # Okabe & Ito 2008
+# Okabe & Ito 2008
+COLOURS = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#F0E442'
 GREY = '#808080' # contrast about 4 : 1 with white, 5 : 1 with black
 
 def axes(ax=None, size=(4., 3.)):
     "`ax`, or new axes of `size` inches that read on light and on dark"
     if ax is not None: return ax
     from matplotlib import pyplot as plt
-    with plt.rc_context({'figure.facecolor': 'none', 'savefig.facecolor': 'none', 'axes.facecolor': 'none', 'legend.framealpha': 0., 'legend.labelcolor': GREY}
-                        | {c: GREY for c in ('text.color', 'axes.labelcolor', 'axes.edgecolor', 'xtick.color', 'ytick.color', 'axes.titlecolor')}
-                        | {'axes.prop_cycle': plt.cycler(color=COLOURS)}):
+    clear = {c: 'none' for c in ('figure.facecolor', 'savefig.facecolor', 'axes.facecolor')}
+    grey = {c: GREY for c in ('text.color', 'axes.labelcolor', 'axes.edgecolor', 'axes.titlecolor',
+                              'xtick.color', 'ytick.color', 'legend.labelcolor')}
+    cycle = {'axes.prop_cycle': plt.cycler(color=COLOURS), 'legend.framealpha': 0.}
+    with plt.rc_context(clear | grey | cycle):
         _, ax = plt.subplots(figsize=size, layout='constrained')
     for side in 'top', 'right': ax.spines[side].set_visible(False)
     return ax
@@ -51,7 +54,8 @@ def scale(ax, image, label):
 
 def _matrix(k, name='k'):
     k = np.asarray(k.nngp if isinstance(k, Kernel) else k)
-    if k.ndim != 2 or k.shape[0] != k.shape[1]: raise ValueError(f'`{name}` must be a square kernel (n, n), got shape {k.shape}')
+    if k.ndim != 2 or k.shape[0] != k.shape[1]: raise ValueError(
+        f'`{name}` must be a square kernel (n, n), got shape {k.shape}')
     if not np.isfinite(k).all(): raise ValueError(f'`{name}` has NaN or infinite entries')
     return k
 
@@ -62,11 +66,13 @@ def correlation(k: 'Float[np.ndarray, "n n"]') -> 'Float[np.ndarray, "n n"]':
     return k/std/std[:, None]
 
 # %% ../nbs/22_viz.ipynb #1ddc17f4
-def clustered(k):
+def clustered(k: 'Float[np.ndarray|jax.Array, "n n"]|Kernel') -> 'Int[np.ndarray, "n"]':
     "An order of the rows of kernel `k` that puts similar ones side by side"
     from scipy.cluster.hierarchy import leaves_list, linkage
     c = correlation(_matrix(k))
-    return leaves_list(linkage(np.sqrt(np.maximum(2 - 2*c, 0))[np.triu_indices(len(c), 1)], 'average')) if len(c) > 1 else np.arange(len(c))
+    if len(c) < 2: return np.arange(len(c))
+    distances = np.sqrt(np.maximum(2 - 2*c, 0))[np.triu_indices(len(c), 1)]
+    return leaves_list(linkage(distances, 'average'))
 
 def kernel_matrix(
     k: 'Float[np.ndarray|jax.Array, "n n"]|Kernel', # Kernel
@@ -75,8 +81,10 @@ def kernel_matrix(
 ):
     "The kernel as correlations, ordered"
     c = correlation(_matrix(k))
-    if labels is not None and np.shape(labels) != c.shape[:1]: raise ValueError(f'`labels` must be {len(c)} classes, got shape {np.shape(labels)}')
-    ax, order = axes(ax, (4.2, 3.4)), clustered(c) if labels is None else np.argsort(labels, kind='stable')
+    if labels is not None and np.shape(labels) != c.shape[:1]: raise ValueError(
+        f'`labels` must be {len(c)} classes, got shape {np.shape(labels)}')
+    ax = axes(ax, (4.2, 3.4))
+    order = clustered(c) if labels is None else np.argsort(labels, kind='stable')
     image = ax.imshow(c[np.ix_(order, order)], cmap='cividis', interpolation='nearest')
     scale(ax, image, 'correlation')
     ax.set(xlabel='examples', xticks=[], yticks=[])
@@ -84,11 +92,12 @@ def kernel_matrix(
         names, counts = np.unique(np.asarray(labels), return_counts=True)
         ends = np.cumsum(counts)
         ax.set_yticks(ends - counts/2 - .5, names)
-        for e in ends[:-1]: ax.axhline(e - .5, color='w', lw=.4); ax.axvline(e - .5, color='w', lw=.4)
+        for line in ax.axhline, ax.axvline:
+            for e in ends[:-1]: line(e - .5, color='w', lw=.4)
     return ax
 
 # %% ../nbs/22_viz.ipynb #a89918a8
-def participation_ratio(l):
+def participation_ratio(l: 'Float[np.ndarray|jax.Array, "n"]') -> float:
     "$(\\sum l)^2/\\sum l^2$: how many eigenvalues `l` carry their sum"
     l = np.asarray(l)
     return float(l.sum()**2/(l**2).sum())
@@ -102,20 +111,26 @@ def spectrum(
     l = np.linalg.eigvalsh(_matrix(k))[::-1]
     seen = l > len(l)*np.finfo(l.dtype).eps*l[0] # below that they are rounding errors
     ax = axes(ax)
-    ax.loglog(1 + np.flatnonzero(seen), l[seen], '.-', ms=3, lw=.8, label=f"{f'{label}, ' if label else ''}participation ratio {participation_ratio(l):.1f}")
+    said = f'participation ratio {participation_ratio(l):.1f}'
+    ax.loglog(1 + np.flatnonzero(seen), l[seen], '.-', ms=3, lw=.8,
+              label=f'{label}, {said}' if label else said)
     ax.set(xlabel='rank', ylabel='eigenvalue')
     return legend(ax)
 
 # %% ../nbs/22_viz.ipynb #f4f73f51
-def correlations(net, c):
-    "Correlations after the network `net` of inputs of unit variance with correlations `c`"
+def correlations(
+    net, # A network of vectors
+    c: 'Float[np.ndarray|jax.Array, "n"]', # Correlations of inputs of unit variance
+) -> 'Float[jax.Array, "n"]':
+    "Correlations after the network `net`"
     c = jnp.asarray(c, float)
+    if c.ndim != 1: raise ValueError(f'`c` must be correlations (n,), got shape {c.shape}')
     x = np.sqrt(2)*jnp.stack([c, jnp.sqrt(1 - c**2)], 1)
     k = as_layer(net).kernel_fn(x, jnp.array([[np.sqrt(2), 0.]]), ('nngp', 'cov1', 'cov2'))
     return k.nngp[:, 0]/jnp.sqrt(k.cov1*k.cov2)
 
 def correlation_map(
-    net, # A network of vectors, such as serial(Dense(1, W_std, b_std), Relu(), Dense(1, W_std, b_std))
+    net, # A network of vectors, such as serial(Dense(1), Relu(), Dense(1))
     ax=None, # Axes; None for new ones
     label=None, # For the legend
     depth: int = 1, # Show the map of so many copies on each other
@@ -146,7 +161,8 @@ def phases(
     ax=None, # Axes; None for new ones
 ):
     "Order and chaos as functions of the scales of weights and biases"
-    if not isinstance(act, Activation): raise TypeError(f'`act` must be a nonlinearity such as Erf(), got {act!r}')
+    if not isinstance(act, Activation): raise TypeError(
+        f'`act` must be a nonlinearity such as Erf(), got {act!r}')
     ax, (w, b) = axes(ax, (4.2, 3.2)), (np.linspace(lo, hi, 60) for lo, hi in (W_std, b_std))
     chi = np.asarray(jax.jit(criticality)(act, w[None], b[:, None])[0])
     depth = np.clip(1/np.abs(np.log(np.maximum(chi, 1e-12))), 0, 30)
@@ -154,14 +170,22 @@ def phases(
     scale(ax, image, 'depth scale in layers')
     if chi.min() < 1 < chi.max(): ax.contour(w, b, chi, [1.], colors='w', linewidths=1.5)
     for text, at in ('order', chi < .8), ('chaos', chi > 1.2):
-        if at.any(): ax.text(w[None].repeat(60, 0)[at].mean(), b[:, None].repeat(60, 1)[at].mean(), text, color='w', ha='center')
+        if at.any():
+            ax.text(w[None].repeat(60, 0)[at].mean(), b[:, None].repeat(60, 1)[at].mean(), text,
+                    color='w', ha='center')
     ax.set(xlabel='W_std', ylabel='b_std')
     return ax
 
 # %% ../nbs/22_viz.ipynb #2a366296
+def _points(data):
+    shapes = [np.shape(a) for a in data]
+    if len(data) == 2 and np.size(data[0]) == np.size(data[1]): return map(np.ravel, data)
+    raise ValueError(
+        f'`data` must be as many inputs as targets (x_train, y_train), got shapes {shapes}')
+
 def posterior(
-    x, # `(m,)` or `(m, 1)` test inputs
-    prediction, # `Gaussian` or `Marginals` with mean `(m, 1)`
+    x: 'Float[np.ndarray|jax.Array, "m *one"]', # Test inputs `(m,)` or `(m, 1)`
+    prediction: Gaussian|Marginals, # With mean `(m, 1)`
     ax=None, # Axes; None for new ones
     samples: int = 5, # Functions to draw, if the covariance is known
     data=None, # `(x_train, y_train)` to show as points
@@ -170,14 +194,19 @@ def posterior(
 ):
     "Mean, a band of two standard deviations, and functions from the posterior"
     x, mean = np.ravel(x), np.asarray(prediction.mean)
-    if mean.shape != (len(x), 1): raise ValueError(f'`prediction` must have means of shape ({len(x)}, 1), got {mean.shape}')
+    if mean.shape != (len(x), 1): raise ValueError(
+        f'`prediction` must have means of shape ({len(x)}, 1), got {mean.shape}')
     full = isinstance(prediction, Gaussian)
-    std = np.sqrt(np.maximum(np.diagonal(prediction.covariance) if full else prediction.variance, 0))
+    variance = np.diagonal(prediction.covariance) if full else prediction.variance
+    std = np.sqrt(np.maximum(variance, 0))
     ax = axes(ax, (4.5, 3.))
     line, = ax.plot(x, mean[:, 0], lw=2, label=label or 'mean')
-    ax.fill_between(x, mean[:, 0] - 2*std, mean[:, 0] + 2*std, color=line.get_color(), alpha=.25, lw=0, label='two standard deviations')
-    if full and samples: ax.plot(x, np.asarray(sample(jax.random.key(key), prediction, samples))[..., 0].T, color=line.get_color(), lw=.6)
-    if data is not None: ax.plot(*map(np.ravel, data), 'o', color=GREY, ms=5, label='data', zorder=5)
+    ax.fill_between(x, mean[:, 0] - 2*std, mean[:, 0] + 2*std, color=line.get_color(), alpha=.25,
+                    lw=0, label='two standard deviations')
+    if full and samples:
+        f = np.asarray(sample(jax.random.key(key), prediction, samples))[..., 0]
+        ax.plot(x, f.T, color=line.get_color(), lw=.6)
+    if data is not None: ax.plot(*_points(data), 'o', color=GREY, ms=5, label='data', zorder=5)
     ax.set(xlabel='x')
     return legend(ax)
 
@@ -188,48 +217,61 @@ def learning(
     ax=None, # Axes; None for new ones
 ):
     "Train loss over time, the generalized cross-validation, and when that is least"
+    if not isinstance(curve, Spectrum): raise TypeError(
+        f'`curve` must come from predict.learning_curve, got {type(curve).__name__}')
     ax, l = axes(ax), np.asarray(curve.l)
     t = np.geomspace(.05/l.max(), 20/l[l > 1e-9*l.max()].min(), 150) if t is None else np.asarray(t)
     stop = float(curve.stop())
     ax.loglog(t, curve.loss(t), label='train loss')
     ax.loglog(t, curve.gcv(t)/2, label='generalized cross-validation')
-    if t.min() < stop < t.max(): ax.axvline(stop, color=GREY, ls=':', lw=1, label='where it is least')
-    ax.set(xlabel='time', ylabel='loss', ylim=(max(ax.get_ylim()[0], 1e-6*float(curve.loss(0.))), None))
+    if t.min() < stop < t.max():
+        ax.axvline(stop, color=GREY, ls=':', lw=1, label='where it is least')
+    ax.set(xlabel='time', ylabel='loss',
+           ylim=(max(ax.get_ylim()[0], 1e-6*float(curve.loss(0.))), None))
     return legend(ax)
 
 # %% ../nbs/22_viz.ipynb #bfbdfd3b
 def calibration(
     p: 'Float[np.ndarray|jax.Array, "m classes"]', # Probabilities
-    labels, # `(m,)` integer classes
+    labels: 'Int[np.ndarray|jax.Array, "m"]', # Classes
     bins: int = 10, # Of confidence
     ax=None, # Axes; None for new ones
     label=None, # For the legend
 ):
     "Accuracy against confidence, with two standard errors"
     p, labels = np.asarray(p), np.asarray(labels)
-    if p.ndim != 2 or labels.shape != p.shape[:1]: raise ValueError(f'`p` must be (m, classes) and `labels` (m,), got {p.shape} and {labels.shape}')
+    if p.ndim != 2 or labels.shape != p.shape[:1]: raise ValueError(
+        f'`p` must be (m, classes) and `labels` (m,), got {p.shape} and {labels.shape}')
     confidence, right = p.max(1), p.argmax(1) == labels
     at = np.minimum((confidence*bins).astype(int), bins-1)
-    groups = [(confidence[at == b].mean(), right[at == b].mean(), (at == b).sum()) for b in np.unique(at)]
-    c, a, n = map(np.array, zip(*groups))
+    group = lambda i: (confidence[i].mean(), right[i].mean(), i.sum())
+    c, a, n = map(np.array, zip(*(group(at == b) for b in np.unique(at))))
     ax = axes(ax, (3.4, 3.2))
     if not ax.lines: ax.plot([0, 1], [0, 1], color=GREY, lw=.8, ls=':')
-    ax.errorbar(c, a, 2*np.sqrt(np.maximum(a*(1-a), .25/n)/n), fmt='o-', ms=4, lw=1, capsize=2, label=label)
-    ax.set(xlabel='confidence', ylabel='accuracy', xlim=(min(c.min() - .05, .5), 1.02), ylim=(0, 1.05))
+    ax.errorbar(c, a, 2*np.sqrt(np.maximum(a*(1-a), .25/n)/n), fmt='o-', ms=4, lw=1, capsize=2,
+                label=label)
+    ax.set(xlabel='confidence', ylabel='accuracy', xlim=(min(c.min() - .05, .5), 1.02),
+           ylim=(0, 1.05))
     return legend(ax) if label else ax
 
 def coverage(
-    mean, std, # `(m,)` predictions
-    y, # `(m,)` what came
+    mean: 'Float[np.ndarray|jax.Array, "m"]', # Predictions
+    std: 'Float[np.ndarray|jax.Array, "m"]|float', # Their standard deviations
+    y: 'Float[np.ndarray|jax.Array, "m"]', # What came
     ax=None, # Axes; None for new ones
     label=None, # For the legend
 ):
     "Fraction of data in central intervals against the fraction that should be there"
-    z = np.abs((np.ravel(y) - np.ravel(mean))/np.ravel(std))
-    inside = np.sort(np.asarray(jax.scipy.special.erf(z/np.sqrt(2)))) # the interval that just holds each
+    mean, std, y = np.ravel(mean), np.ravel(std), np.ravel(y)
+    if std.size not in (1, mean.size) or y.size != mean.size: raise ValueError(
+        f'`mean`, `std` and `y` must be (m,), got {mean.shape}, {std.shape} and {y.shape}')
+    z = np.abs(y - mean)/std
+    # The interval that just holds each:
+    inside = np.sort(np.asarray(jax.scipy.special.erf(z/np.sqrt(2))))
     ax = axes(ax, (3.4, 3.2))
     if not ax.lines: ax.plot([0, 1], [0, 1], color=GREY, lw=.8, ls=':')
-    ax.plot(np.r_[0, inside, 1], np.r_[0, (1 + np.arange(len(z)))/len(z), 1], drawstyle='steps-post', label=label)
+    ax.plot(np.r_[0, inside, 1], np.r_[0, (1 + np.arange(len(z)))/len(z), 1],
+            drawstyle='steps-post', label=label)
     ax.set(xlabel='should be inside', ylabel='is inside', aspect='equal')
     return legend(ax) if label else ax
 
@@ -275,41 +317,48 @@ def diagram(
     short = lambda s: s if len(s) <= 34 else s[:33] + '…'
     for i, j in edges:
         (_, x1, y1), (_, x2, y2) = nodes[i], nodes[j]
-        ax.annotate('', (x2, y2 - .3), (x1, y1 + .3), arrowprops=dict(arrowstyle='-|>', color=GREY, shrinkA=0, shrinkB=0))
+        ax.annotate('', (x2, y2 - .3), (x1, y1 + .3),
+                    arrowprops=dict(arrowstyle='-|>', color=GREY, shrinkA=0, shrinkB=0))
     for text, x, y in nodes:
-        ax.text(x, y, short(text), ha='center', va='center', size=8, color=ax.xaxis.label.get_color(),
-                bbox=dict(boxstyle='round', fc='none', ec=COLOURS[0 if text[:6] in ('Dense(', 'Conv(') or 'W_std' in text else 4]))
+        weights = text[:6] in ('Dense(', 'Conv(') or 'W_std' in text
+        box = dict(boxstyle='round', fc='none', ec=COLOURS[0 if weights else 4])
+        ax.text(x, y, short(text), ha='center', va='center', size=8, bbox=box,
+                color=ax.xaxis.label.get_color())
     ax.set(xlim=(-w/2, w/2), ylim=(h - .4, -.6))
     ax.axis('off')
     return ax
 
 # %% ../nbs/22_viz.ipynb #d398d153
-_BOX = 'border:1px solid currentColor;border-radius:4px;padding:0 .5em;margin:2px;text-align:center;opacity:.9'
+_BOX = ('border:1px solid currentColor;border-radius:4px;padding:0 .5em;margin:2px;'
+        'text-align:center;opacity:.9')
 
 def boxes(net) -> str:
     "A network as nested HTML boxes"
     inner = parts(net)
     if not inner: return f'<div style="{_BOX}"><code>{html.escape(repr(net))}</code></div>'
     way = 'row' if isinstance(net, Parallel) else 'column'
-    return f'<div style="display:inline-flex;flex-direction:{way};justify-content:center">' + ''.join(map(boxes, inner)) + '</div>'
+    style = f'display:inline-flex;flex-direction:{way};justify-content:center'
+    return f'<div style="{style}">' + ''.join(map(boxes, inner)) + '</div>'
 
 @patch
 def _repr_html_(self: Layer):
     return boxes(self)
 
 # %% ../nbs/22_viz.ipynb #183259a5
-_CIVIDIS = np.array([[0, 34, 78], [65, 77, 107], [124, 123, 120], [188, 175, 111], [254, 232, 56]]) # at 0, 1/4, ..., 1
+_CIVIDIS = np.array( # at 0, 1/4, ..., 1
+    [[0, 34, 78], [65, 77, 107], [124, 123, 120], [188, 175, 111], [254, 232, 56]])
 
 def png(a, size: int = 256) -> str:
     "A matrix as a PNG image in a data URI; of larger ones every so many rows"
     a = np.asarray(a, float)[::-(-a.shape[0]//size), ::-(-a.shape[1]//size)]
     a = (a - a.min())/(np.ptp(a) or 1)
     rgb = np.stack([np.interp(a, np.linspace(0, 1, 5), c) for c in _CIVIDIS.T], -1).astype(np.uint8)
-    def chunk(name, data): return binary.pack('>I', len(data)) + name + data + binary.pack('>I', zlib.crc32(name + data))
+    number = lambda n: binary.pack('>I', n)
+    def chunk(name, data): return number(len(data)) + name + data + number(zlib.crc32(name + data))
     rows = b''.join(b'\0' + row.tobytes() for row in rgb)
     head = binary.pack('>IIBBBBB', rgb.shape[1], rgb.shape[0], 8, 2, 0, 0, 0)
-    data = b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
-    return 'data:image/png;base64,' + base64.b64encode(data).decode()
+    data = chunk(b'IHDR', head) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
+    return 'data:image/png;base64,' + base64.b64encode(b'\x89PNG\r\n\x1a\n' + data).decode()
 
 def rows(table) -> str:
     "Pairs as an HTML table"
@@ -319,7 +368,9 @@ def rows(table) -> str:
 def summarized(a) -> str:
     "Shape, dtype and range of an array"
     if not np.ndim(a): return repr(np.asarray(a).item())
-    return f'{list(a.shape)} {a.dtype}' + (f', {np.min(a):.4g} to {np.max(a):.4g}' if np.size(a) and a.dtype != bool else '')
+    numbers = np.size(a) and a.dtype != bool
+    return f'{list(a.shape)} {a.dtype}' + (f', {np.min(a):.4g} to {np.max(a):.4g}' if numbers
+                                           else '')
 
 # %% ../nbs/22_viz.ipynb #5e0d776d
 @patch
@@ -328,16 +379,20 @@ def _repr_html_(self: Kernel):
     fields = [(f.name, getattr(self, f.name)) for f in dc.fields(self) if f.name != 'groups']
     default = {f.name: f.default for f in dc.fields(self)}
     array = lambda v: isinstance(v, (jax.Array, np.ndarray))
-    table = rows((n, summarized(v) if array(v) else v) for n, v in fields if array(v) or v is not default[n])
+    seen = [(n, v) for n, v in fields if array(v) or v is not default[n]]
+    table = rows((n, summarized(v) if array(v) else v) for n, v in seen)
     k = self.nngp
     if k.ndim != 2: return table
-    image = f'<img src="{png(np.asarray(k))}" alt="nngp" style="width:8em;image-rendering:pixelated;margin-right:1em">'
+    style = 'width:8em;image-rendering:pixelated;margin-right:1em'
+    image = f'<img src="{png(np.asarray(k))}" alt="nngp" style="{style}">'
     return f'<div style="display:flex;align-items:center">{image}{table}</div>'
 
 def _predicted(p, variance):
     if not concrete(p): return None
     kind = 'covariance' if isinstance(p, Gaussian) else 'variance'
-    return rows([('mean', summarized(p.mean)), (kind, summarized(p[1])), ('standard deviation', f'{np.sqrt(max(variance.min(), 0)):.4g} to {np.sqrt(variance.max()):.4g}')])
+    least, most = np.sqrt(max(variance.min(), 0)), np.sqrt(variance.max())
+    return rows([('mean', summarized(p.mean)), (kind, summarized(p[1])),
+                 ('standard deviation', f'{least:.4g} to {most:.4g}')])
 
 @patch
 def _repr_html_(self: Gaussian):

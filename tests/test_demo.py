@@ -1,5 +1,5 @@
 "The main job, `python -m neural_tangents_nb`: on the digits, on a user's own data, and on what a user can get wrong"
-import csv, os, re, subprocess, sys
+import csv, os, re, shlex, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest
 from neural_tangents_nb import demo
@@ -92,3 +92,9 @@ def test_folder_that_cannot_be_made(tmp_path, capsys):
 def test_help_has_an_example(capsys):
     with pytest.raises(SystemExit) as e: demo.main(['--help'])
     assert e.value.code == 0 and '--data own.npz' in capsys.readouterr().out
+
+def test_the_example_is_right(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(demo.EXAMPLE[demo.EXAMPLE.index('python'):])
+    subprocess.run([sys.executable, *words[1:3]], check=True)
+    assert words[3:6] == ['python', '-m', 'neural_tangents_nb'] and demo.own('own.npz').x_train.shape == (200, 2)

@@ -3,7 +3,7 @@ import io, json, pickle, subprocess, sys, zipfile
 import numpy as np, pytest
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import check_estimator
-from neural_tangents_nb import stax
+from neural_tangents_nb import __version__, stax, sklearn as estimators
 from neural_tangents_nb.core import test_close as close
 from neural_tangents_nb.sklearn import InfiniteClassifier, InfiniteRegressor, load
 
@@ -41,6 +41,26 @@ def test_tiles_and_solvers_change_nothing(fitted):
     other = InfiniteRegressor(SHALLOW, kind='ntk', batch_size=50, solver='eigh').fit(X, Y)
     close(other.predict(X_TEST), fitted.predict(X_TEST), 1e-9)
 
+@pytest.mark.parametrize('kind', ['nngp', 'ntk'])
+@pytest.mark.parametrize('batch_size', [0, 16])
+def test_conjugate_gradients_agree_with_factors(kind, batch_size):
+    dense, tiled = (InfiniteRegressor(SHALLOW, kind, noise=.01, solver=s, batch_size=batch_size).fit(X, np.stack([Y, -2*Y], 1)) for s in ('cholesky', 'cg'))
+    for a, b in zip(dense.predict(X_TEST, return_cov=True), tiled.predict(X_TEST, return_cov=True)): close(b, a, 1e-4) # residual 1e-6, condition number about 1e2
+    close(tiled.sample_y(X_TEST, 2).shape, (9, 2, 2)); assert tiled.noise_ == dense.noise_
+
+def test_conjugate_gradients_never_form_the_kernel(monkeypatch, tmp_path):
+    "Noise, scale and sharpness are chosen on a part; no kernel of all training points with themselves is computed"
+    sizes, whole = [], estimators.kernels
+    monkeypatch.setattr(estimators, 'PART', 24)
+    monkeypatch.setattr(estimators, 'kernels', lambda net, x1, x2=None, *args: sizes.append((len(x1), len(x1 if x2 is None else x2))) or whole(net, x1, x2, *args))
+    labels = np.where(Y > .3, 'high', np.where(Y > -.3, 'middle', 'low'))
+    for model, y in (InfiniteRegressor(SHALLOW, solver='cg'), Y), (InfiniteClassifier(SHALLOW, solver='cg'), labels):
+        model.fit(X, y); ask = lambda m: m.predict_proba(X_TEST) if y is labels else np.stack(m.predict(X_TEST, return_std=True))
+        model.save(tmp_path/'m')
+        close(ask(load(tmp_path/'m')), ask(model), 1e-9)
+        assert model.score(X, y) > .5
+    assert set(sizes) == {(24, 24), (9, 40), (40, 40)} and sizes.count((40, 40)) == 2 # of the scores: test rows against training rows
+
 def test_uncertainty_covers_what_is_left_out():
     x = RNG.randn(300, 2)
     y = np.abs(x[:, 0]) + .3*RNG.randn(300)
@@ -70,9 +90,18 @@ class Bomb:
 def test_a_file_cannot_run_code(fitted, tmp_path):
     fitted.save(tmp_path/'m'); Bomb.path = str(tmp_path/'ran')
     f = io.BytesIO(); np.save(f, np.array([Bomb()], object), allow_pickle=True)
-    for changes in dict(targets___npy=f.getvalue()), dict(net={'layer': 'os.system', 'fields': {}}), dict(estimator='Bomb'), dict(format=99):
-        with pytest.raises(ValueError, match='bad'): load(rewritten(tmp_path/'m', tmp_path/'bad', **changes))
+    for changes, said in (dict(targets___npy=f.getvalue()), 'pickle'), (dict(net={'layer': 'os.system', 'fields': {}}), 'os.system'), (dict(estimator='Bomb'), 'Bomb'):
+        with pytest.raises(ValueError, match=said): load(rewritten(tmp_path/'m', tmp_path/'bad', **changes))
     assert not (tmp_path/'ran').exists()
+    np.load(f := io.BytesIO(f.getvalue()), allow_pickle=True) # the same bytes do run code where it is allowed
+    assert (tmp_path/'ran').exists()
+
+def test_the_version_is_in_the_file_and_checked(fitted, tmp_path):
+    fitted.save(tmp_path/'m')
+    with zipfile.ZipFile(tmp_path/'m') as z: info = json.loads(z.read('model.json'))
+    assert info['version'] == __version__ and info['format'] == estimators.FORMAT
+    close(load(rewritten(tmp_path/'m', tmp_path/'same')).predict(X_TEST), fitted.predict(X_TEST), 1e-9) # `rewritten` alone breaks nothing
+    with pytest.raises(ValueError, match=f'format 99, written by version 7.8; this is version {__version__}'): load(rewritten(tmp_path/'m', tmp_path/'new', format=99, version='7.8'))
 
 def test_every_damage_is_noticed(fitted, tmp_path):
     fitted.save(tmp_path/'m'); data = (tmp_path/'m').read_bytes()
@@ -81,9 +110,21 @@ def test_every_damage_is_noticed(fitted, tmp_path):
         with pytest.raises(ValueError, match='bad'): load(tmp_path/'bad')
     with pytest.raises(FileNotFoundError): load(tmp_path/'none')
 
+def test_every_flipped_byte_is_noticed_or_without_effect(fitted, tmp_path):
+    "Some bytes of the archive say nothing about the model, such as its date; all others are guarded"
+    fitted.save(tmp_path/'m'); data, noticed = (tmp_path/'m').read_bytes(), 0
+    state = lambda m: {n: v for n, v in vars(m).items() if n not in ('_ensemble', 'arch', 'net_')} | dict(arch=str(m.arch), net=str(m.net_))
+    want, at = state(fitted), range(0, len(data), 5)
+    for i in at:
+        (tmp_path/'bad').write_bytes(data[:i] + bytes([data[i] ^ 255]) + data[i+1:])
+        try: got = state(load(tmp_path/'bad'))
+        except ValueError: noticed += 1
+        else: assert got.keys() == want.keys() and all(np.array_equal(got[n], want[n]) for n in want)
+    assert noticed > len(at)/2
+
 @pytest.mark.parametrize('options, said', [
     (dict(kind='gp'), 'kind'), (dict(t=-1.), '`t`'), (dict(t=0), '`t`'), (dict(noise='much'), 'noise'), (dict(noise=-.1), 'noise'), (dict(noise=None), 'noise'),
-    (dict(solver='qr'), 'solver'), (dict(batch_size=-1), 'batch_size'), (dict(arch='cnn'), 'arch'), (dict(input_shape=(2, 2)), 'input_shape')])
+    (dict(solver='qr'), 'solver'), (dict(solver='cg', t=1.), '`t`'), (dict(batch_size=-1), 'batch_size'), (dict(arch='cnn'), 'arch'), (dict(input_shape=(2, 2)), 'input_shape')])
 def test_wrong_options_are_named(options, said):
     with pytest.raises(ValueError, match=said): InfiniteRegressor(**options).fit(X, Y)
 

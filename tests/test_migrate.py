@@ -1,9 +1,9 @@
 "Programs for the predecessor are rewritten where that is certain, and remarked on where it is not"
-import subprocess, sys
+import json, subprocess, sys
 import pytest
 import neural_tangents_nb as nt
 from neural_tangents_nb import migrate, stax
-from neural_tangents_nb.migrate import migrated
+from neural_tangents_nb.migrate import cells_migrated, migrated, notebook_migrated
 
 SAME = [ # nothing of ours in them
     'import neural_tangents_nb as nt\nnt.get_ntk_fn\n', 'from .neural_tangents import stax\n', 'import neural_tangents_other\n', 'x = "import neural_tangents"\n',
@@ -51,6 +51,44 @@ def test_names_exist():
         for p in places:
             with pytest.raises(AttributeError, match='module'): getattr(p, old)
 
+def test_lines_are_counted_as_python_does():
+    "A form feed ends no line; a carriage return does"
+    assert migrated('x = 1\f\n"\u2028"\rimport neural_tangents as nt')[0] == 'x = 1\f\n"\u2028"\rimport neural_tangents_nb as nt'
+
+OUTPUT = dict(output_type='stream', name='stdout', text=['import neural_tangents\n'])
+CELLS = [dict(cell_type='markdown', source=['import neural_tangents as nt']), dict(cell_type='code', source=['# für ∂\n', 'import neural_tangents as nt, jax\n', 'from neural_tangents import stax'], outputs=[OUTPUT]),
+         dict(cell_type='code', source='ker = nt.get_ker_fun_empirical(f)\nstax.Relu(do_backprop=True)', outputs=[]), dict(cell_type='code', source=[], outputs=[])]
+NEW_CELLS = [CELLS[0], CELLS[1] | dict(source=['# für ∂\n', 'import neural_tangents_nb as nt, jax\n', 'from neural_tangents_nb import stax']),
+             CELLS[2] | dict(source='ker = nt.empirical_kernel_fn(f)\nstax.Relu()'), CELLS[3]]
+
+@pytest.mark.parametrize('style', [dict(indent=1), dict(indent=4, ensure_ascii=False), dict(separators=(',', ':')), dict(indent='\t', sort_keys=True)], ids=str)
+def test_of_a_notebook_only_changed_lines_change(style):
+    write = lambda cells: json.dumps(dict(cells=cells, metadata={'é': 'ü'}, nbformat=4), **style) + '\n\n'
+    new, parts = notebook_migrated(write(CELLS))
+    assert new == write(NEW_CELLS) and [i for i, *_ in parts] == [2, 3, 4]
+    assert notebook_migrated(new)[0] == new
+
+def test_strings_that_are_no_lines():
+    "Sources may be cut anywhere"
+    text = json.dumps(dict(cells=[dict(cell_type='code', source=['import neural_', 'tangents as nt\nnt.get_ntk', '_fn'])]))
+    assert ''.join(json.loads(notebook_migrated(text)[0])['cells'][0]['source']) == 'import neural_tangents_nb as nt\nnt.empirical_ntk_fn'
+
+IMPORT = 'import neural_tangents as nt\n'
+@pytest.mark.parametrize('old, new', [
+    ('%matplotlib inline\nnt.get_ntk_fn(f)', '%matplotlib inline\nnt.empirical_ntk_fn(f)'), ('!ls {x}\n  # y\nnt.get_ntk_fn', '!ls {x}\n  # y\nnt.empirical_ntk_fn'),
+    ('%%time\nnt.get_ntk_fn(f)', '%%time\nnt.empirical_ntk_fn(f)'), ('nt.batch?\nnt.get_ntk_fn', 'nt.batch?\nnt.empirical_ntk_fn'),
+    ('files = !ls\nif files:\n    %time k = nt.get_ntk_fn(f)', 'files = !ls\nif files:\n    %time k = nt.empirical_ntk_fn(f)'),
+    ('y = (x\n% nt.get_ntk_fn(f))', 'y = (x\n% nt.empirical_ntk_fn(f))'), ('%timeit -n 3 nt.get_ntk_fn(f)', '%timeit -n 3 nt.get_ntk_fn(f)')])
+def test_magics_stand_aside(old, new): assert cells_migrated([IMPORT, old])[1] == (new, [])
+
+@pytest.mark.parametrize('cell, said', [('!pip install -q git+https://example.com/neural-tangents', 'install neural-tangents-nb'), ('%pip install neural_tangents', 'install neural-tangents-nb'),
+    ('%%bash\npython -c "import neural_tangents"', 'no Python'), ('def f(:\n  neural_tangents', 'no Python'), ('nt.utils.f()', 'internal')])
+def test_what_is_left_in_a_notebook_is_said(cell, said):
+    new, remarks = cells_migrated([IMPORT, cell])[1]
+    assert new == cell and said in remarks[0].text
+
+def test_other_cells_are_left_alone(): assert cells_migrated(['%%bash\nls', '!pip install neural-tangents-nb', 'x =']) == [('%%bash\nls', []), ('!pip install neural-tangents-nb', []), ('x =', [])]
+
 def test_as_a_process(tmp_path):
     run = lambda *args: subprocess.run([sys.executable, '-W', 'error', '-m', 'neural_tangents_nb.migrate', *map(str, args)], capture_output=True, text=True, timeout=100)
     a, b = tmp_path/'a.py', tmp_path/'b.py'
@@ -61,3 +99,15 @@ def test_as_a_process(tmp_path):
     b.write_text('x =')
     bad = run(a, b, tmp_path/'none.py')
     assert bad.returncode == 2 and 'not a Python program' in bad.stderr and 'none.py' in bad.stderr and 'Traceback' not in bad.stderr
+
+def test_notebooks_as_a_process(tmp_path):
+    run = lambda *args: subprocess.run([sys.executable, '-W', 'error', '-m', 'neural_tangents_nb.migrate', *map(str, args)], capture_output=True, text=True, encoding='utf-8', timeout=100)
+    a, text = tmp_path/'a.ipynb', json.dumps(dict(cells=CELLS), indent=1, ensure_ascii=False).replace('\n', '\r\n')
+    a.write_bytes(text.encode())
+    shown = run(a)
+    assert shown.returncode == 1 and f'{a}, cell 2 (new)' in shown.stdout and '+import neural_tangents_nb as nt' in shown.stdout and a.read_bytes() == text.encode()
+    assert run('--write', a).returncode == 0 and run(a).returncode == 0
+    assert a.read_bytes() == json.dumps(dict(cells=NEW_CELLS), indent=1, ensure_ascii=False).replace('\n', '\r\n').encode()
+    for bad in b'{"cells": [', b'[]', b'{}', b'\xff', b'{"cells": [{"cell_type": "code"}]}':
+        a.write_bytes(bad); done = run(a)
+        assert done.returncode == 2 and 'not a notebook' in done.stderr and 'Traceback' not in done.stderr and a.read_bytes() == bad

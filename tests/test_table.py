@@ -1,5 +1,5 @@
 "`nt-predict`: a unix tool, on tables that are right and on tables that are not"
-import csv, os, subprocess, sys
+import csv, os, shlex, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest
 from neural_tangents_nb import table
@@ -58,6 +58,9 @@ BAD = { # what is said: the training table, the test table, further arguments
     'is there twice': ('a,a,y\n1,2,3\n', None, []),
     'no rows': ('a,b,y\n', None, []),
     'not a text': (b'\xff\xfe\x00', None, []),
+    'pandas writes none': (',a,y\n' + '0,1,2.5\n'*9, 'a\n1\n', []),
+    "is the delimiter ';'? --delimiter": (GOOD.replace(',', ';'), None, []),
+    'with a point': ('a;y\n' + '\n'.join(f'{i},25;{i}' for i in range(30)), 'a\n1\n', ['--delimiter', ';']),
     "has no column 'z'": (GOOD, None, ['--target', 'z']),
     'no column is left': (GOOD, None, ['--ignore', 'a', '--ignore', 'b']),
     'constant': ('a,y\n' + '1,1.5\n'*20, 'a\n1\n', []),
@@ -97,3 +100,11 @@ def test_without_scikit_learn_the_extra_is_named(files, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, 'sklearn', None); monkeypatch.delitem(sys.modules, 'neural_tangents_nb.sklearn', raising=False)
     with pytest.raises(SystemExit) as e: table.main([*files, '--target', 'y'])
     assert e.value.code == 2 and 'neural-tangents-nb[sklearn]' in capsys.readouterr().err
+
+def test_the_example_is_right(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(table.EXAMPLE[table.EXAMPLE.index('python'):table.EXAMPLE.index('exit status')])
+    at = words.index('nt-predict')
+    subprocess.run([sys.executable, *words[1:at]], check=True)
+    table.main([*words[at+1:], '--no-score'])
+    assert len((tmp_path/'predictions.csv').read_text().splitlines()) == 443 - 300
