@@ -156,8 +156,8 @@ def congruence(self: Kernel, f, g):
 def center(self: Kernel):
     "The state of activations minus their mean over batch and positions, hidden ones left out"
     def minus_mean(v, hide):
-        seen = jnp.ones_like(v)
-        if hide is not None: seen = jnp.broadcast_to(~hide, v.shape).astype(v.dtype)
+        if hide is None: seen = jnp.ones_like(v)
+        else: seen = jnp.broadcast_to(~hide, v.shape).astype(v.dtype)
         share = (seen/jnp.maximum(seen.sum(), 1))[..., None]
         return lambda y: y - (share*y).sum(range(y.ndim-1), keepdims=True)
     return self.congruence(*self.each_batch(minus_mean)).mask(self.mask1, self.mask2)
@@ -198,5 +198,6 @@ def kernel(self: BatchNorm, k):
             'Its kernel is a limit of many entries, with a relative error of order 2/(entries-1), '
             'and is not defined otherwise: use larger batches, '
             'or lower `min_entries` (to 2 at least) if that error is acceptable')
-    k, mean = k.center(), lambda v, hide: visible_mean(v, range(v.ndim), hide)
+    k = k.center()
+    mean = lambda v, hide: visible_mean(v, range(v.ndim), hide)
     return k.rescale(*k.each_batch(lambda v, hide: 1/jnp.sqrt(self.eps + mean(v, hide))))

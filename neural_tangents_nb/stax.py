@@ -15,9 +15,9 @@ from .activations import (
     Relu, Selu, Sigmoid, Sigmoid_like, Sign, Silu, Sin, Softplus, Tanh)
 from .combinators import (
     FanInConcat, FanInProd, FanInSum, FanOut, Identity, parallel, repeat)
-from neural_tangents_nb.spatial import (
-    AvgPool, DotGeneral, Flatten, GlobalAvgPool, GlobalSumPool, ImageResize, Index, Padding, Slice,
-    SumPool)
+from .spatial import (
+    AvgPool, DotGeneral, Flatten, GlobalAvgPool, GlobalSumPool,
+    ImageResize, Index, Padding, Slice, SumPool)
 from .conv import Conv, ConvLocal, ConvTranspose
 from .norm import BatchNorm, Dropout, LayerNorm
 from .attention import (
