@@ -49,11 +49,14 @@ def _check_finite(x, name):
                                   'by a number and pass it as `mask_constant`')
 
 # %% ../nbs/02_layer.ipynb #7665dd5a
-def check_pair(x1, x2):
-    "Raise if two inputs cannot be fed to one network"
-    if x2 is None or x1.shape[1:] == x2.shape[1:]: return
-    if x1.ndim == x2.ndim and sum(a != b for a, b in zip(x1.shape, x2.shape)) <= 1: return  # another batch axis than 0
-    raise ValueError(f'`x2` of shape {x2.shape} does not fit `x1` of shape {x1.shape}: all but the batch axis must agree')
+def check_pair(x1, x2, batch_axis=None):
+    "Raise if two inputs cannot be fed to one network, of which the batch axis may not be known yet"
+    if x2 is None: return
+    differ = [a for a, (m, n) in enumerate(zip(x1.shape, x2.shape)) if m != n]
+    fit = len(differ) <= 1 if batch_axis is None else set(differ) <= {batch_axis}
+    if x1.ndim != x2.ndim or not fit:
+        raise ValueError(f'`x2` of shape {x2.shape} does not fit `x1` of shape {x1.shape}: '
+                         'all but the batch axis must agree')
 
 # %% ../nbs/02_layer.ipynb #d2a1ab79
 @struct
@@ -221,6 +224,7 @@ def _layout(axes, ndim):
 def _lift(layer, x1, x2, mask_constant, ntk, need):
     def one(x1, x2, axes, need):
         b, c = _layout(axes, x1.ndim)
+        check_pair(x1, x2, b)
         return lift(x1, x2, ntk, need, b, c, find_mask(x1, mask_constant),
                     None if x2 is None else find_mask(x2, mask_constant))
     return tree_map(one, x1, x2, layer.axes(), need)
