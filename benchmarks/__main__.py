@@ -95,13 +95,14 @@ def measure(name, entries, rtol, args):
 
 
 COLUMNS = dict(seconds='s', reference='reference s', ratio='ratio', compile='compile s', reference_compile='reference', memory='MiB', reference_memory='reference',
-               difference='difference', float32='float32 error', reference_float32='reference')
+               difference='difference', float32='float32 error', reference_float32='reference', date='date')
 
 
 def shown(row, column):
     v = row.get(column)
     if v is None: return ''
     if column in ('difference', 'float32', 'reference_float32'): return f'{v:.0e}'
+    if column == 'date': return v
     if column in ('memory', 'reference_memory'): return f'{v:.0f}'
     return f'{v:.1f}' if column == 'ratio' else f'{v:.3g}'
 
@@ -135,11 +136,16 @@ def main():
     if not chosen: sys.exit(f'No case matches {args.only!r}; --list names them')
     if args.list: return print('\n'.join(chosen))
     args.out.mkdir(parents=True, exist_ok=True)
-    facts, rows = machine(), []
+    facts, rows, path = machine(), [], args.out/'results.json'
+    # Cases measured before on the same processor with the same versions stay, each with its date.
+    old = json.loads(path.read_text()) if path.exists() else dict(machine={}, rows=[])
+    same = all(old['machine'].get(n) == facts[n] for n in ('cpu', 'cores', 'python', 'jax'))
+    kept = {r['name']: dict(date=old['machine']['date']) | r for r in old['rows']} if same else {}
     for name in chosen:
-        rows.append(measure(name, *CASES[name][1:], args))
+        rows.append(dict(date=facts['date']) | measure(name, *CASES[name][1:], args))
         print(table(rows[-1:]).splitlines()[2], rows[-1].get('error', ''), flush=True)
-        (args.out/'results.json').write_text(json.dumps(dict(machine=facts, rows=rows), indent=1))
+        kept[name] = rows[-1]
+        path.write_text(json.dumps(dict(machine=facts, rows=[kept[n] for n in CASES if n in kept]), indent=1))
     text = f"{facts['date']}, {facts['cpu']}, {facts['cores']} cores, JAX {facts['jax']}, medians of {args.rounds}\n\n{table(rows)}\n"
     (args.out/'table.md').write_text(text)
     print('\n' + text)

@@ -19,7 +19,7 @@ from .core import struct, static
 from .kernel import vary
 from .layer import Layer
 from .numerics import (
-    angle, atan2, balance, det, half_gap, inv, legs, legs_eye, root, sliver)
+    acute, angle, atan2, balance, det, half_gap, inv, legs, legs_eye, root, sliver)
 
 # %% ../nbs/03_activations.ipynb #d0c9e832
 class Activation(Layer):
@@ -187,12 +187,11 @@ class ABRelu(Activation):
         return jnp.where(x > 0, (self.a**2 + self.b**2)/2, self.a*self.b).astype(x.dtype)
     def dual(self, *k):
         y, x, s1, s2 = legs(*k)
-        side = jnp.where(x > 0, 1, -1).astype(x.dtype)
-        return (self.bend()*sliver(y, side*x) + self.chord(x)*x)*s1*s2
+        return (self.bend()*sliver(y, jnp.where(x > 0, x, -x)) + self.chord(x)*x)*s1*s2
     def ddual(self, *k):
         y, x, *_ = legs(*k)
-        side = jnp.where(x > 0, 1, -1).astype(x.dtype)
-        return self.chord(x) - side*self.bend()*atan2(y, side*x)
+        bent = self.bend()*acute(y, jnp.where(x > 0, x, -x)) # unlike `jnp.abs`, with a slope at 0
+        return self.chord(x) - jnp.where(x > 0, bent, -bent)
     def dvar(self, k11, k12, k22):
         y, _, s1, s2 = legs(k11, k12, k22)
         return self.bend()/2*y*inv(k11/s1/s1)*s2/s1

@@ -13,7 +13,8 @@ from jax import lax, numpy as jnp, random
 from fastcore.basics import patch
 from .core import struct, static, is_tree, tree_map, tree_leaves
 from .kernel import Kernel, Need, follow, join, mixture, together, diagonals
-from .layer import Layer, Container, MaskedArray, Layout, as_layer, as_shape, serial, looped
+from .layer import (
+    Layer, Container, MaskedArray, Layout, as_layer, as_shape, serial, looped)
 
 # %% ../nbs/04_combinators.ipynb #1b3cf7d5
 @struct
@@ -32,7 +33,8 @@ class FanOut(Layer):
     def need(self, want): return ft.reduce(Need.join, tree_leaves(want))
     def mask(self, m, s): return [m]*self.num
     def axes(self, then=Layout((None, None))):
-        return ft.reduce(Layout.over, then, Layout((None, None))) if isinstance(then, list) else then
+        if not isinstance(then, list): return then
+        return ft.reduce(Layout.over, then, Layout((None, None)))
     def forward(self, params, x, **kwargs): return [x]*self.num
     def run(self, k, want, **kwargs):
         branch = k.replace(shared=k.shared + (True,))
@@ -49,25 +51,29 @@ class Parallel(Container):
     "A layer for each element of a list or tuple of inputs"
     layers: tuple # One layer for each branch
     __repr__ = Container.__repr__
-    def need(self, want): return tuple(l.need(w) for l, w in zip(self.layers, _wants(want, len(self.layers))))
+    def need(self, want):
+        wants = _wants(want, len(self.layers))
+        return tuple(l.need(w) for l, w in zip(self.layers, wants))
     def axes(self, then=Layout((None, None))):
         thens = then if isinstance(then, list) else [then]*len(self.layers)
         return [l.axes(t) for l, t in zip(self.layers, thens)]
     def each(self, s):
         "The elements of a tree of inputs, as many as layers"
-        if not is_tree(s) or len(s) != len(self.layers): raise ValueError(
-            f'parallel has {len(self.layers)} layers and takes a list of as many inputs, got ' +
-            (f'{len(s)}' if is_tree(s) else f'one {type(s).__name__}; put FanOut({len(self.layers)}) before it'))
-        return s
+        n = len(self.layers)
+        if is_tree(s) and len(s) == n: return s
+        got = len(s) if is_tree(s) else f'one {type(s).__name__}; put FanOut({n}) before it'
+        raise ValueError(f'parallel has {n} layers and takes a list of as many inputs, got {got}')
 
 # %% ../nbs/04_combinators.ipynb #631ddb84
 def _branch_shapes(self, s):
-    if is_tree(s) and s and not is_tree(s[0]): s = as_shape(s); raise ValueError(
-        f'parallel takes a list of {len(self.layers)} shapes, got the one shape {s}; put FanOut({len(self.layers)}) before it')
-    return self.each(s)
+    if not is_tree(s) or not s or is_tree(s[0]): return self.each(s)
+    n = len(self.layers)
+    raise ValueError(f'parallel takes a list of {n} shapes, got the one shape {as_shape(s)}; '
+                     f'put FanOut({n}) before it')
 
 @patch
-def shape(self: Parallel, s): return tuple(l.shape(b) for l, b in zip(self.layers, _branch_shapes(self, s)))
+def shape(self: Parallel, s):
+    return tuple(l.shape(b) for l, b in zip(self.layers, _branch_shapes(self, s)))
 
 @patch
 def init(self: Parallel, key, s):
@@ -80,7 +86,8 @@ def mask(self: Parallel, m, s): return [l.mask(mi, b) for l, mi, b in zip(self.l
 @patch
 def forward(self: Parallel, params, x, rng=None, **kwargs):
     keys = [None]*len(self.layers) if rng is None else random.split(rng, len(self.layers))
-    return type(x)(l.forward(p, b, rng=k, **kwargs) for l, p, b, k in zip(self.layers, params, self.each(x), keys))
+    branches = zip(self.layers, params, self.each(x), keys)
+    return type(x)(l.forward(p, b, rng=k, **kwargs) for l, p, b, k in branches)
 
 @patch
 def run(self: Parallel, k, want, **kwargs):
@@ -90,7 +97,8 @@ def run(self: Parallel, k, want, **kwargs):
 @patch
 def rows(self: Parallel, s, want, indent=''):
     out = [(f'{indent}parallel', self.shape(s), 0, '')]
-    for l, b, w in zip(self.layers, s, _wants(want, len(self.layers))): out += l.rows(b, w, indent + '  | ')
+    wants = _wants(want, len(self.layers))
+    for l, b, w in zip(self.layers, s, wants): out += l.rows(b, w, indent + '  | ')
     return out
 
 def parallel(*layers) -> Parallel:
@@ -104,7 +112,8 @@ class FanIn(Layer):
     def need(self, want): return follow(want)
     def shape(self, s):
         if not is_tree(s) or not s or not is_tree(s[0]): raise ValueError(
-            f'{self!r} merges a list of branches, got one input of shape {s}; put FanOut and parallel before it')
+            f'{self!r} merges a list of branches, got one input of shape {s}; '
+            'put FanOut and parallel before it')
         return self.merged([tuple(b) for b in s])
     def axes(self, then=Layout((None, None))): return then
     def forward(self, params, x, **kwargs):
@@ -120,14 +129,15 @@ def check_branches(layer, ks):
     "Raise if branches differ in layout or in the pairs they hold"
     for name in ('batch_axis', 'channel_axis', 'diagonal_spatial', 'diagonal_batch'):
         got = [getattr(k, name) for k in ks]
-        if len(set(got)) > 1: raise NotImplementedError(f'{layer!r}: branches differ in `{name}`: {got}; give all of them one layout')
+        if len(set(got)) > 1: raise NotImplementedError(
+            f'{layer!r}: branches differ in `{name}`: {got}; give all of them one layout')
 
 def check_independent(layer, ks):
     "Raise if two branches share their randomness since the fan-out"
     alone = [i for i, k in enumerate(ks) if k.shared and k.shared[-1]]
     if len(alone) > 1: raise NotImplementedError(
-        f'{layer!r}: branches {alone} have no weights of their own since FanOut, so they are not independent; '
-        'put a Dense or Conv layer into all of them but one')
+        f'{layer!r}: branches {alone} have no weights of their own since FanOut, '
+        'so they are not independent; put a Dense or Conv layer into all of them but one')
 
 @patch
 def run(self: FanIn, k, want, **kwargs):
@@ -141,11 +151,14 @@ def run(self: FanIn, k, want, **kwargs):
     out = ks[0] if len(ks) == 1 else self.merge(ks, want)
     m1, m2 = merged(masks(1), [b.shape1 for b in ks]), merged(masks(2), [b.shape2 for b in ks])
     open_before = zip(*(b.shared[:-1] for b in ks))
-    return out.replace(shape1=s1, shape2=s2, shared=tuple(map(any, open_before))).mask(m1, m2).narrow(want)
+    out = out.replace(shape1=s1, shape2=s2, shared=tuple(map(any, open_before)))
+    return out.mask(m1, m2).narrow(want)
 
 # %% ../nbs/04_combinators.ipynb #fd5655bd
 def _equal(layer, shapes):
-    if len(set(shapes)) > 1: raise ValueError(f'{layer!r}: all branches must have one shape, got {shapes}; give their last layers equal widths')
+    if len(set(shapes)) > 1: raise ValueError(
+        f'{layer!r}: all branches must have one shape, got {shapes}; '
+        'give their last layers equal widths')
     return shapes[0]
 
 @struct
@@ -158,8 +171,8 @@ class FanInSum(FanIn):
         check_independent(self, ks)
         off = [i for i, k in enumerate(ks) if not k.is_gaussian]
         if len(off) > 1: raise NotImplementedError(
-            f'{self!r}: branches {off} are not Gaussian of mean zero, so their means would add cross terms; '
-            'end all of them but one with a Dense or Conv layer')
+            f'{self!r}: branches {off} are not Gaussian of mean zero, so their means would add '
+            'cross terms; end all of them but one with a Dense or Conv layer')
         return join(ks, lambda bs: sum(bs[1:], bs[0])).replace(
             is_gaussian=not off, is_input=any(k.is_input for k in ks))
 
@@ -174,8 +187,10 @@ class FanInProd(FanIn):
         check_independent(self, ks)
         raw = [i for i, k in enumerate(ks) if k.is_input]
         if len(raw) > 1: raise NotImplementedError(
-            f'{self!r}: branches {raw} are raw inputs, whose product no covariance determines; multiply them beforehand')
-        return join(ks, lambda bs: math.prod(bs[1:], start=bs[0])).replace(is_gaussian=False, is_input=False)
+            f'{self!r}: branches {raw} are raw inputs, whose product no covariance determines; '
+            'multiply them beforehand')
+        product = join(ks, lambda bs: math.prod(bs[1:], start=bs[0]))
+        return product.replace(is_gaussian=False, is_input=False)
 
 # %% ../nbs/04_combinators.ipynb #1bd7dcdf
 @struct
@@ -186,11 +201,13 @@ class FanInConcat(FanIn):
     def merged(self, shapes):
         a = self.axis % len(shapes[0])
         rest = [s[:a] + s[a+1:] for s in shapes]
-        if len(set(rest)) > 1: raise ValueError(f'{self!r}: all but axis {a} must agree, got shapes {shapes}')
+        if len(set(rest)) > 1: raise ValueError(
+            f'{self!r}: all but axis {a} must agree, got shapes {shapes}')
         return (*shapes[0][:a], sum(s[a] for s in shapes), *shapes[0][a+1:])
     def mask(self, ms, s):
         a = self.axis % len(s[0])
-        wide = lambda m, s: jnp.broadcast_to(m, [n if i == a or any(mm.shape[i] > 1 for mm in ms) else 1 for i, n in enumerate(s)])
+        varies = [i == a or any(m.shape[i] > 1 for m in ms) for i in range(len(s[0]))]
+        wide = lambda m, b: jnp.broadcast_to(m, [n if v else 1 for v, n in zip(varies, b)])
         return jnp.concatenate([wide(m, b) for m, b in zip(ms, s)], a)
     def apply(self, params, xs): return jnp.concatenate(xs, self.axis)
     def merge(self, ks, want):
@@ -217,12 +234,14 @@ def block_diag(blocks, axis):
 def blocks(self: FanInConcat, ks, a):
     check_independent(self, ks)
     if not all(k.is_gaussian for k in ks): raise NotImplementedError(
-        f'{self!r}: along positions or the batch all branches must be Gaussian of mean zero; end each with a Dense or Conv layer')
+        f'{self!r}: along positions or the batch all branches must be Gaussian of mean zero; '
+        'end each with a Dense or Conv layer')
     k = ks[0]
     before = [i for i in range(a) if i not in (k.batch_axis, k.channel_axis)]
     def merge(arrays, nb, full):
         if a == k.batch_axis: return jnp.concatenate(arrays) if nb == 1 else block_diag(arrays, 0)
-        return block_diag(arrays, nb + 2*len(before)) if full else jnp.concatenate(arrays, nb + len(before))
+        if full: return block_diag(arrays, nb + 2*len(before))
+        return jnp.concatenate(arrays, nb + len(before))
     return join(ks, lambda bs: merge(bs, 2, k.full), lambda bs: merge(bs, k.covs(), k.own_full))
 
 # %% ../nbs/04_combinators.ipynb #eb46334a
@@ -244,7 +263,8 @@ class Repeat(Container):
         return want
     def shape(self, s):
         if self.n and (out := self.layer.shape(s)) != s: raise ValueError(
-            f'repeat needs a layer whose output shape is its input shape, got {s} to {out} in {self.layer!r}')
+            'repeat needs a layer whose output shape is its input shape, '
+            f'got {s} to {out} in {self.layer!r}')
         return s
     def mask(self, m, s): return self.layer.mask(m, s) if self.n else m
 
@@ -278,9 +298,11 @@ def run(self: Repeat, k, want, **kwargs):
 @patch
 def rows(self: Repeat, s, want, indent=''):
     inner = self.layer.rows(s, self.need(want), indent + '  | ')
-    return [(f'{indent}repeat {self.n} times', s, 0, '')] + [(n, o, self.n*p, k) for n, o, p, k in inner]
+    title = f'{indent}repeat {self.n} times', s, 0, ''
+    return [title] + [(n, o, self.n*p, k) for n, o, p, k in inner]
 
 def repeat(layer, n) -> Repeat:
     "`serial(*[layer]*n)`, compiled as a loop; output and input shape must agree"
-    if not isinstance(n, (int, np.integer)) or n < 0: raise ValueError(f'`n` must be a non-negative integer, got {n!r}')
+    if not isinstance(n, (int, np.integer)) or n < 0:
+        raise ValueError(f'`n` must be a non-negative integer, got {n!r}')
     return Repeat((as_layer(layer),), int(n))

@@ -44,7 +44,8 @@ KNOWN = ('diagonal_batch', 'diagonal_spatial', 'batch_axis', 'channel_axis', 'us
 def requires(**requirements):
     "Decorator of a `Kernel -> Kernel` function: what it requires of its input"
     unknown = set(requirements) - set(KNOWN)
-    if unknown: raise NotImplementedError(f'unknown requirements {sorted(unknown)}; known are {KNOWN}')
+    if unknown:
+        raise NotImplementedError(f'unknown requirements {sorted(unknown)}; known are {KNOWN}')
     def mark(kernel_fn):
         @ft.wraps(kernel_fn)
         def marked(*args, **kwargs): return kernel_fn(*args, **kwargs)
@@ -63,20 +64,26 @@ class Custom(Triple):
     channel_axis = property(lambda self: self.asks('channel_axis'))
     def need(self, want):
         d = self.asks('diagonal_spatial')
-        want = keep(want) if d is None else mix(want) if d.input < Bool.YES else reset(want) if d.output > Bool.NO else keep(want)
-        return dc.replace(want, batch=max(want.batch, 1)) if self.asks('diagonal_batch') is False else want
+        if d is None: want = keep(want)
+        elif d.input < Bool.YES: want = mix(want)
+        else: want = reset(want) if d.output > Bool.NO else keep(want)
+        if self.asks('diagonal_batch') is not False: return want
+        return dc.replace(want, batch=max(want.batch, 1))
     def mask(self, m, s): return m if self.mask_fn is None else self.mask_fn(m, s)
 
 # %% ../nbs/10a_compat.ipynb #8cd271c3
 def supports_masking(remask_kernel: bool):
-    "Decorator of a layer constructor whose `apply_fn` takes `mask`, optionally with a fourth function `mask_fn(mask, input_shape)`"
+    """Decorator of a layer constructor whose `apply_fn` takes `mask`.
+
+    It may return a fourth function, `mask_fn(mask, input_shape)`."""
     # Every layer of ours re-masks its kernel, so `remask_kernel` has nothing left to decide.
     def mark(make):
         @ft.wraps(make)
         def made(*args, **kwargs):
             fns = make(*args, **kwargs)
             if len(fns) not in (3, 4): raise ValueError(
-                f'{make.__name__} must return (init_fn, apply_fn, kernel_fn) or these and mask_fn, got {len(fns)} functions')
+                f'{make.__name__} must return (init_fn, apply_fn, kernel_fn) or these and mask_fn, '
+                f'got {len(fns)} functions')
             return tuple(fns)
         return made
     return mark
@@ -87,6 +94,6 @@ def layer(make):
     def made(*args, **kwargs):
         fns = make(*args, **kwargs)
         if isinstance(fns, Layer): return fns
-        req = getattr(fns[2], 'input_req', {})
-        return Custom(tuple(fns[:3]), make.__name__, tuple(sorted(req.items())), fns[3] if len(fns) > 3 else None)
+        req = tuple(sorted(getattr(fns[2], 'input_req', {}).items()))
+        return Custom(tuple(fns[:3]), make.__name__, req, fns[3] if len(fns) > 3 else None)
     return made

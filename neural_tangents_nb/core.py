@@ -19,28 +19,33 @@ def static(default=dc.MISSING, **kwargs):
     "A dataclass field that is part of the program, not of the data: it is hashed, never traced"
     return dc.field(default=default, metadata=dict(static=True), **kwargs)
 
-@dataclass_transform(frozen_default=True) # `static` is no field specifier: checkers would not see its default, given by position
+# `static` is no field specifier: checkers would not see its default, given by position
+@dataclass_transform(frozen_default=True)
 def struct(cls):
     "Make `cls` a frozen dataclass and a pytree whose leaves are the fields not declared `static()`"
     cls = dc.dataclass(frozen=True, repr=False)(cls)
-    static, data = (tuple(f.name for f in dc.fields(cls) if f.metadata.get('static', False) is s) for s in (True, False))
+    static, data = (
+        tuple(f.name for f in dc.fields(cls) if f.metadata.get('static', False) is s)
+        for s in (True, False))
     flat = lambda x: (tuple(x.__dict__[n] for n in data), tuple(x.__dict__[n] for n in static))
     keys = tuple(map(jax.tree_util.GetAttrKey, data))
-    def unflatten(aux, leaves): # not by `__init__`: JAX also builds trees of things that are no numbers
+    def unflatten(aux, leaves): # not by `__init__`: JAX also builds trees of what is no number
         x = object.__new__(cls)
         x.__dict__.update(zip(static, aux), **dict(zip(data, leaves)))
         return x
-    jax.tree_util.register_pytree_with_keys(cls, lambda x: (tuple(zip(keys, flat(x)[0])), flat(x)[1]), unflatten, flat)
+    jax.tree_util.register_pytree_with_keys(
+        cls, lambda x: (tuple(zip(keys, flat(x)[0])), flat(x)[1]), unflatten, flat)
     return cls
 
 # %% ../nbs/00_core.ipynb #1ea6cb02
 def _show(v):
-    if isinstance(v, jax.core.Tracer): return '…' # a number that is not known yet: errors are raised while JAX traces
+    # A tracer is a number that is not known yet: errors are raised while JAX traces.
+    if isinstance(v, jax.core.Tracer): return '…'
     if isinstance(v, (np.ndarray, jax.Array)) and v.ndim: return f'<{v.dtype}{list(v.shape)}>'
     return getattr(v, '__name__', None) or repr(v)
 
 def brief(self):
-    "`Name(positional, keyword=value)`: required fields by position, others only where they differ from the default"
+    "`Name(positional, keyword=value)`: required fields by position, others if not the default"
     args = []
     for f in dc.fields(self):
         v = getattr(self, f.name)
@@ -55,7 +60,7 @@ def is_tree(x):
     return type(x) in (list, tuple)
 
 def tree_map(f, x, *rest):
-    "Apply `f` to corresponding leaves of nested lists and tuples; a leaf in `rest` stands for all leaves below"
+    "Apply `f` to matching leaves of nested lists and tuples; a leaf in `rest` stands for all below"
     if not is_tree(x): return f(x, *rest)
     for r in rest:
         if is_tree(r) and len(r) != len(x):
@@ -76,7 +81,8 @@ def canonical_get(get):
     if get is None: return None
     names = (get,) if isinstance(get, str) else tuple(get)
     if not names or not all(isinstance(n, str) and n for n in names):
-        raise ValueError(f"`get` must be None, a non-empty name such as 'ntk', or a tuple of names; got {get!r}")
+        raise ValueError("`get` must be None, a non-empty name such as 'ntk', or a tuple of names; "
+                         f'got {get!r}')
     names = tuple(n.lower() for n in names)
     if len(set(names)) < len(names): raise ValueError(f'`get` names a quantity twice: {get!r}')
     return names[0] if isinstance(get, str) else names
@@ -88,7 +94,7 @@ def select(get, lookup, typename='Kernels'):
 
 # %% ../nbs/00_core.ipynb #0b82b27a
 def rtol_of(dtype):
-    "The default relative tolerance: a few hundred rounding errors, what a deep kernel or a long sum accumulates"
+    "The default relative tolerance: a few hundred rounding errors, as of a deep kernel or long sum"
     return 300*float(jnp.finfo(dtype).eps)
 
 def error(a, b):
@@ -96,35 +102,41 @@ def error(a, b):
     a, b = np.asarray(a), np.asarray(b)
     if not b.size: return 0.
     odd = ~np.isfinite(b)
-    if not np.array_equal(a[odd], b[odd], equal_nan=True) or not np.isfinite(a[~odd]).all(): return np.inf
+    if not np.array_equal(a[odd], b[odd], equal_nan=True): return np.inf
+    if not np.isfinite(a[~odd]).all(): return np.inf
     scale = np.abs(b[~odd]).max(initial=0)
-    return float(np.abs(a[~odd] - b[~odd]).max(initial=0)/scale) if scale else float(np.abs(a[~odd]).max(initial=0))
+    if not scale: return float(np.abs(a[~odd]).max(initial=0))
+    return float(np.abs(a[~odd] - b[~odd]).max(initial=0)/scale)
 
 # %% ../nbs/00_core.ipynb #dd424816
 def test_close(a, b, rtol=None, dtype=True):
-    "Assert that pytrees `a` and `b` agree in structure, shapes, (`dtype`s) and in values to `rtol` of the largest entry"
+    "Assert that pytrees agree in structure, shapes, (`dtype`s), and to `rtol` of the largest entry"
     la, ta = jax.tree.flatten(a); lb, tb = jax.tree.flatten(b)
     assert ta == tb, f'structures differ: {ta} against {tb}'
     for x, y in zip(map(jnp.asarray, la), map(jnp.asarray, lb)):
         assert x.shape == y.shape, f'shapes differ: {x.shape} against {y.shape}'
         assert x.dtype == y.dtype or not dtype, f'dtypes differ: {x.dtype} against {y.dtype}'
-        if not jnp.issubdtype(y.dtype, jnp.inexact): assert (np.asarray(x) == np.asarray(y)).all(), f'{x} != {y}'; continue
-        worse = min((x.dtype, y.dtype), key=lambda d: jnp.finfo(d).bits) if jnp.issubdtype(x.dtype, jnp.inexact) else y.dtype
+        if not jnp.issubdtype(y.dtype, jnp.inexact):
+            assert (np.asarray(x) == np.asarray(y)).all(), f'{x} != {y}'
+            continue
+        inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+        worse = min((x.dtype, y.dtype), key=lambda d: jnp.finfo(d).bits) if inexact else y.dtype
         tol, err = rtol_of(worse) if rtol is None else rtol, error(x, y)
         assert err <= tol, f'relative error {err:.1e} above {tol:.1e}'
 
 # %% ../nbs/00_core.ipynb #b0916f67
 def z_score(samples, exact):
-    "Largest deviation of the mean of `samples` (leading axis) from `exact`, in measured standard errors"
+    "Largest deviation of the mean of `samples` (over axis 0) from `exact`, in its standard errors"
     s, exact = np.asarray(samples, np.float64), np.asarray(exact, np.float64)
-    assert s.shape[1:] == exact.shape, f'shapes differ: samples of {s.shape[1:]} against {exact.shape}'
-    # An entry without spread is exact up to rounding of its dtype: that rounding is the floor of its error.
+    each = s.shape[1:]
+    assert each == exact.shape, f'shapes differ: samples of {each} against {exact.shape}'
+    # An entry without spread is exact up to rounding of its dtype: that is the floor of its error.
     floor = 1e-6*np.abs(exact).max(initial=1e-300)
     sem = s.std(0, ddof=1)/np.sqrt(len(s)) + floor
     return float((np.abs(s.mean(0) - exact)/sem).max(initial=0))
 
 def test_mc(samples, exact, z=4.):
-    "Assert that the mean of `samples` over the leading axis is `exact` to `z` standard errors (more for many entries)"
+    "Assert that the mean of `samples` is `exact` to `z` standard errors (more for many entries)"
     bound = z + np.sqrt(2*np.log(max(np.size(exact), 1)))
     got = z_score(samples, exact)
     assert got <= bound, f'{got:.1f} standard errors from the exact value, allowed are {bound:.1f}'

@@ -295,11 +295,13 @@ def _zero(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1)):
     return jnp.zeros(k.shape, k.dtype)
 
 # %% ../nbs/11_empirical.ipynb #67b73d22
-def ntk_fn_from(method, # `method(f1, f2, params, trace_axes, diagonal_axes, batch)`, see above
-                f, # `f(params, x, **kwargs)`, any pytrees
-                trace_axes=(-1,), # Output axes to average over
-                diagonal_axes=(), # Output axes of which only the diagonal is computed
-                vmap_axes=None): # Batch axes `(inputs, outputs, kwargs)` along which `f` is independent
+def ntk_fn_from(
+    method, # `method(f1, f2, params, trace_axes, diagonal_axes, batch)`, see above
+    f, # `f(params, x, **kwargs)`, any pytrees
+    trace_axes=(-1,), # Output axes to average over
+    diagonal_axes=(), # Output axes of which only the diagonal is computed
+    vmap_axes=None, # Batch axes `(inputs, outputs, kwargs)` along which `f` is independent
+):
     "`ntk_fn(x1, x2, params, **kwargs)`, the NTK of `f` computed by `method`"
     axes = canonical_vmap_axes(vmap_axes)
     def ntk_fn(x1, x2, params, **kwargs):
@@ -417,8 +419,9 @@ def _trace(f, params):
     return _scan_sum(lambda i: _squared_norm(row(i)), jnp.arange(out.size), _size(params))
 
 # %% ../nbs/11_empirical.ipynb #7bcb0049
-def empirical_ntk_trace_fn(f: Callable, # `f(params, x, **kwargs)`, any pytrees
-                           vmap_axes=None, # Batch axes of independent examples, as in `ntk_fn_from`
+def empirical_ntk_trace_fn(
+    f: Callable, # `f(params, x, **kwargs)`, any pytrees
+    vmap_axes=None, # Batch axes of independent examples, as in `ntk_fn_from`
 ) -> Callable:
     "`trace_fn(x, params, **kwargs)`, the sum of the diagonal of the NTK over examples and outputs"
     axes = canonical_vmap_axes(vmap_axes)
@@ -432,10 +435,11 @@ def empirical_ntk_trace_fn(f: Callable, # `f(params, x, **kwargs)`, any pytrees
     return trace_fn
 
 # %% ../nbs/11_empirical.ipynb #e6103f66
-def ntk_trace_estimate_fn(f: Callable, # `f(params, x, **kwargs)`, any pytrees
-                          probes: int = 16, # Number of random sign vectors, at least 2
+def ntk_trace_estimate_fn(
+    f: Callable, # `f(params, x, **kwargs)`, any pytrees
+    probes: int = 16, # Number of random sign vectors, at least 2
 ) -> Callable:
-    "`estimate_fn(x, params, key, **kwargs)`: the trace of the NTK, unbiased, and its standard error"
+    "`estimate_fn(x, params, key, **kwargs)`: an unbiased trace of the NTK and its standard error"
     if probes < 2:
         raise ValueError(f'`probes` must be at least 2 to measure an error, got {probes}.')
     def estimate_fn(x, params, key, **kwargs):
@@ -479,14 +483,16 @@ class Eigenpairs(NamedTuple):
     vectors: Any # Like the outputs, with a last axis of size `k`
     residuals: 'Float[jax.Array, "k"]' # Norms of kernel times vector less value times vector
 
-def empirical_ntk_eigenpairs(f: Callable, # `f(params, x, **kwargs)`, any pytrees
-                             x, # Inputs
-                             params, # A pytree of real floating-point arrays
-                             k: int, # How many
-                             key, # Random key of the starting block
-                             tol=None, # Residual norm over the largest eigenvalue; default `sqrt(eps)`
-                             max_blocks: int = 50, # At most `k*max_blocks` products
-                             **kwargs): # Passed to `f`
+def empirical_ntk_eigenpairs(
+    f: Callable, # `f(params, x, **kwargs)`, any pytrees
+    x, # Inputs
+    params, # A pytree of real floating-point arrays
+    k: int, # How many
+    key, # Random key of the starting block
+    tol=None, # Residual norm over the largest eigenvalue; default `sqrt(eps)`
+    max_blocks: int = 50, # At most `k*max_blocks` products
+    **kwargs, # Passed to `f`
+):
     "The `k` largest eigenvalues of the NTK, eigenvectors `(*output, k)` and residuals"
     out = jax.eval_shape(lambda: f(params, x, **kwargs))
     flat, unravel = ravel_pytree(jax.tree.map(lambda o: jnp.zeros(o.shape, o.dtype), out))

@@ -18,7 +18,7 @@ from .norm import as_axes # its import adds `congruence` and `slots` to Kernel
 
 # %% ../nbs/09_graph.ipynb #0d549b29
 def along(f, axes):
-    "The map of activations `(n, *positions, m)` that is `f` of `(n, vertices, m)`, with vertices indexed by `axes`"
+    "The map of `(n, *positions, m)` that is `f` of `(n, vertices, m)`, with vertices on the `axes`"
     def g(y):
         front = jnp.moveaxis(y, axes, range(1, 1 + len(axes)))
         flat = front.reshape(len(y), math.prod(y.shape[a] for a in axes), -1)
@@ -33,20 +33,23 @@ class AggregateImplementation(enum.Enum):
     def __repr__(self): return repr(self.value)
 
 def check_batch(pattern, n):
-    if pattern.shape[0] != n: raise ValueError(
-        f'`pattern` of shape {pattern.shape} is for {pattern.shape[0]} examples, but inputs have {n}')
+    given = pattern.shape[0]
+    if given != n: raise ValueError(
+        f'`pattern` of shape {pattern.shape} is for {given} examples, but inputs have {n}')
 
 def dense_edges(
-    pattern, # `(n, *vertices, *vertices)`, the weight of the edge from the first to the second vertex
+    pattern, # `(n, *vertices, *vertices)`, weights of edges from the first to the second vertex
     n, # Number of examples
     sizes, # Sizes of the vertex axes
 ):
     "Aggregation by a matrix of weights, as a map of `(n, vertices, m)`"
     check_batch(pattern, n)
     if pattern.shape[1:] != 2*tuple(sizes): raise ValueError(
-        f'a dense `pattern` must have shape {(n, *sizes, *sizes)} (examples, senders, receivers), got {pattern.shape}')
+        f'a dense `pattern` must have shape {(n, *sizes, *sizes)} (examples, senders, receivers), '
+        f'got {pattern.shape}')
     P = pattern.reshape(n, math.prod(sizes), -1)
-    return lambda y: jnp.einsum('nij,nim->njm', P.astype(y.dtype), y, precision=lax.Precision.HIGHEST)
+    return lambda y: jnp.einsum('nij,nim->njm', P.astype(y.dtype), y,
+                                precision=lax.Precision.HIGHEST)
 
 # %% ../nbs/09_graph.ipynb #9ec964fd
 def sparse_edges(
@@ -55,10 +58,12 @@ def sparse_edges(
     sizes, # Sizes of the vertex axes
 ):
     "Aggregation along a list of edges, as a map of `(n, vertices, m)`"
-    if not jnp.issubdtype(pattern.dtype, jnp.integer): raise ValueError(f'a sparse `pattern` must hold integers, got {pattern.dtype}')
+    if not jnp.issubdtype(pattern.dtype, jnp.integer):
+        raise ValueError(f'a sparse `pattern` must hold integers, got {pattern.dtype}')
     if pattern.ndim == 3: pattern = pattern[:, :, None]
     if pattern.ndim != 4 or pattern.shape[2:] != (len(sizes), 2): raise ValueError(
-        f'a sparse `pattern` must have shape (examples, edges, {len(sizes)}, 2) for {len(sizes)} vertex axes, got {pattern.shape}')
+        f'a sparse `pattern` must have shape (examples, edges, {len(sizes)}, 2) '
+        f'for {len(sizes)} vertex axes, got {pattern.shape}')
     check_batch(pattern, n)
     size = jnp.array(sizes)[:, None]
     _check_range(pattern, size)
@@ -71,7 +76,8 @@ def sparse_edges(
 def _check_range(pattern, size):
     if isinstance(pattern, jax.core.Tracer): return
     if (pattern >= size).any(): raise ValueError(
-        f'a sparse `pattern` names vertices up to {int(pattern.max())}, but axes have sizes {size[:, 0].tolist()}')
+        f'a sparse `pattern` names vertices up to {int(pattern.max())}, '
+        f'but axes have sizes {size[:, 0].tolist()}')
 
 # %% ../nbs/09_graph.ipynb #8ce9e175
 def _unchanged(p): return p
@@ -89,7 +95,8 @@ class Aggregate(Layer):
         if self.implementation not in (*AggregateImplementation, *names): raise ValueError(
             f'`implementation` must be one of {names}, got {self.implementation!r}')
         object.__setattr__(self, 'implementation', AggregateImplementation(self.implementation))
-        if isinstance(self.aggregate_axis, list): object.__setattr__(self, 'aggregate_axis', tuple(self.aggregate_axis))
+        if isinstance(self.aggregate_axis, list):
+            object.__setattr__(self, 'aggregate_axis', tuple(self.aggregate_axis))
     def need(self, want): return read(want)
 
 # %% ../nbs/09_graph.ipynb #267abff9
@@ -99,13 +106,15 @@ def axes_of(self: Aggregate, ndim):
     kept = {self.batch_axis % ndim, self.channel_axis % ndim}
     if self.aggregate_axis is None: return tuple(i for i in range(ndim) if i not in kept)
     axes = as_axes(self.aggregate_axis, ndim, 'aggregate_axis')
-    if kept & set(axes): raise ValueError(f'{self!r}: `aggregate_axis` must not contain the batch or channel axis')
+    if kept & set(axes):
+        raise ValueError(f'{self!r}: `aggregate_axis` must not contain the batch or channel axis')
     return axes
 
 @patch
 def map_of(self: Aggregate, pattern, n, sizes, slots):
     "The map of activations `(n, *positions, m)` for one batch of graphs"
-    if self.implementation is AggregateImplementation.SPARSE: f = sparse_edges(jnp.asarray(pattern), n, sizes)
+    sparse = self.implementation is AggregateImplementation.SPARSE
+    if sparse: f = sparse_edges(jnp.asarray(pattern), n, sizes)
     else: f = dense_edges(jnp.asarray(self.to_dense(pattern)), n, sizes)
     return along(f, slots)
 
@@ -114,7 +123,8 @@ def apply(self: Aggregate, params, x, pattern):
     if pattern is None: return x
     axes, kept = self.axes_of(x.ndim), (self.batch_axis % x.ndim, self.channel_axis % x.ndim)
     positions = [i for i in range(x.ndim) if i not in kept]
-    f = self.map_of(pattern, x.shape[kept[0]], [x.shape[a] for a in axes], [1 + positions.index(a) for a in axes])
+    sizes, slots = [x.shape[a] for a in axes], [1 + positions.index(a) for a in axes]
+    f = self.map_of(pattern, x.shape[kept[0]], sizes, slots)
     return jnp.moveaxis(f(to_front(x, *kept)), (0, -1), kept)
 
 # %% ../nbs/09_graph.ipynb #cdd74b91
@@ -122,12 +132,14 @@ def both_patterns(layer, pattern, one_batch):
     "The patterns of both batches from what the caller gave"
     pair = isinstance(pattern, (tuple, list)) and len(pattern) == 2
     if not pair and not one_batch: raise ValueError(
-        f'{layer!r}: with two batches give a pair, kernel_fn(x1, x2, pattern=(pattern1, pattern2)), got {type(pattern).__name__}')
+        f'{layer!r}: with two batches give a pair, '
+        f'kernel_fn(x1, x2, pattern=(pattern1, pattern2)), got {type(pattern).__name__}')
     p, q = pattern if pair else (pattern, pattern)
     if (p is None) != (q is None): raise NotImplementedError(
         f'{layer!r}: a pattern for one batch only; give both, or an identity matrix for the other')
     if one_batch and p is not q: raise ValueError(
-        f'{layer!r}: with x2=None the second batch is the first, graph included, but two patterns were given; pass one, or pass x2')
+        f'{layer!r}: with x2=None the second batch is the first, graph included, '
+        'but two patterns were given; pass one, or pass x2')
     return p, q
 
 # %% ../nbs/09_graph.ipynb #034c557e
@@ -137,5 +149,6 @@ def kernel(self: Aggregate, k, pattern):
     p, q = both_patterns(self, pattern, k.cov2 is None)
     if p is None: return k
     slots = k.slots(self.axes_of(k.n_positions + 2))
-    f, g = (self.map_of(r, n, [k.positions[i-1] for i in slots], slots) for r, n in zip((p, q), k.nngp.shape))
+    sizes = [k.positions[i-1] for i in slots]
+    f, g = (self.map_of(r, n, sizes, slots) for r, n in zip((p, q), k.nngp.shape))
     return k.congruence(f, g).replace(x1_is_x2=k.x1_is_x2 if p is q else False)

@@ -10,10 +10,10 @@ __all__ = ['spread', 'diagonals', 'Need', 'keep', 'together', 'follow', 'vary', 
 import dataclasses as dc, math, string
 from typing import TYPE_CHECKING, Any
 import jax, numpy as np
-from jax import lax, numpy as jnp
+from jax import numpy as jnp
 from fastcore.basics import patch
 from .core import struct, static, brief
-from .machine import apart
+from .machine import apart, paired_dot
 
 # %% ../nbs/01_kernel.ipynb #0cba1b81
 def spread(
@@ -177,9 +177,8 @@ def moments(
     L = string.ascii_lowercase[:n]
     R = string.ascii_uppercase[:n] if pair_pos else L
     pos = ''.join(l+r if pair_pos else l for l, r in zip(L, R))
-    spec = f'y{L}z,{"w" if pair_batch else "y"}{R}z->{"yw" if pair_batch else "y"}{pos}'
-    # Kernels lose half their digits in a later square root: never let a GPU multiply in TF32.
-    return jnp.einsum(spec, a, b, precision=lax.Precision.HIGHEST)/a.shape[-1]
+    first, second, both = ('y', 'w', 'yw') if pair_batch else ('y', 'y', 'y')
+    return paired_dot(a, b, first + L, second + R, both + pos)/a.shape[-1]
 
 # %% ../nbs/01_kernel.ipynb #be383bdd
 def to_front(x, batch_axis, channel_axis):

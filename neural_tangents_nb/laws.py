@@ -13,8 +13,8 @@ import jax, numpy as np
 from jax import numpy as jnp, random
 from .core import error, rtol_of, test_close, test_mc, z_score
 from .kernel import Need
-from .layer import (Dense, Layer, Text, _compiled, _infinite, as_layer, serial, unmask_fn,
-                                      wanted)
+from .layer import (
+    Dense, Layer, Text, _compiled, _infinite, as_layer, serial, unmask_fn, wanted)
 
 # %% ../nbs/02a_laws.ipynb #318be3fb
 @dc.dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Bench:
     width: int = 32 # Channels before the layer
     samples: int = 500 # Networks in the Monte Carlo estimate
     chunk: int = 50 # Networks computed at once
-    extras: dict = dc.field(default_factory=dict) # Further arguments by name, each a pair for the two inputs
+    extras: dict = dc.field(default_factory=dict) # Further arguments, each a pair for the inputs
     rtol32: float = 2e-5 # Allowed float32 error: a few hundred rounding errors
     seed: int = 0 # Of inputs and networks
     def key(self, i): return random.fold_in(random.key(self.seed), i)
     @ft.cached_property
-    def xs(self): return tuple(random.normal(self.key(i), (n, *self.shape[1:])) for i, n in ((1, self.shape[0]), (2, self.shape[0]+1)))
+    def xs(self):
+        sizes = (1, self.shape[0]), (2, self.shape[0]+1)
+        return tuple(random.normal(self.key(i), (n, *self.shape[1:])) for i, n in sizes)
     @property
     def net(self): return serial(Dense(self.width, 1.3, .2), self.layer)
     def kernels(self, x1, x2=None, get=('nngp', 'ntk'), net=None, **kwargs):
@@ -42,7 +44,8 @@ def declared_shape(b):
     "`shape` is the shape that the finite layer gives"
     x = b.xs[0]
     s, params = b.net.init_fn(b.key(3), x.shape)
-    y = jax.eval_shape(lambda p, x: b.net.apply_fn(p, x, rng=b.key(4), **{n: v[0] for n, v in b.extras.items()}), params, x)
+    kwargs = {n: v[0] for n, v in b.extras.items()}
+    y = jax.eval_shape(lambda p, x: b.net.apply_fn(p, x, rng=b.key(4), **kwargs), params, x)
     assert y.shape == s, f'declared {s}, got {y.shape}'
     return s
 
@@ -52,7 +55,8 @@ def symmetric(b):
     twice = dc.replace(b, extras={n: (v[0], v[0]) for n, v in b.extras.items()})
     k, kk = b.kernels(x), twice.kernels(x, x + 0)
     test_close(k, jax.tree.map(lambda a: a.swapaxes(0, 1), k) if k[0].ndim == 2 else k)
-    # A copy is not known to be one: its correlation 1 is rounded, and duals have square-root cusps there.
+    # A copy is not known to be one: its correlation 1 is rounded, and duals have
+    # square-root cusps there.
     test_close(kk, k, rtol=10*math.sqrt(jnp.finfo(x.dtype).eps))
     return error(kk[0], k[0])
 
@@ -73,9 +77,13 @@ def gram(block, full):
 def positive(b):
     "NNGP and NTK are positive semi-definite (to rounding)"
     k = b.net.kernel_fn(b.xs[0], **{n: (v[0], v[0]) for n, v in b.extras.items()})
-    lowest = [np.linalg.eigvalsh(gram(jnp.broadcast_to(a, k.nngp.shape), k.full)) for a in (k.nngp, k.ntk)]
-    # A kernel of zeros (the NTK of a jump) has no largest eigenvalue to compare with.
-    worst = min(float(l.min()/l.max()) if l.max() > 0 else 0. if l.min() == 0 else -math.inf for l in lowest)
+    matrix = lambda a: gram(jnp.broadcast_to(a, k.nngp.shape), k.full)
+    spectra = [np.linalg.eigvalsh(matrix(a)) for a in (k.nngp, k.ntk)]
+    def lowest(l):
+        # A kernel of zeros (the NTK of a jump) has no largest eigenvalue to compare with.
+        if l.max() > 0: return float(l.min()/l.max())
+        return 0. if l.min() == 0 else -math.inf
+    worst = min(map(lowest, spectra))
     assert worst > -rtol_of(k.nngp.dtype), f'relative eigenvalue {worst:.1e}'
     return worst
 
@@ -86,7 +94,8 @@ def narrow_is_diagonal(b):
     try: wanted(b.net, x1, (), None, True)
     except ValueError: return 'needs all pairs'
     whole, part = (b.net.kernel_fn(x1, x2, diagonal_spatial=d) for d in (False, True))
-    test_close(whole.narrow(Need(0)).nngp, part.nngp); test_close(whole.narrow(Need(0)).ntk, part.ntk)
+    test_close(whole.narrow(Need(0)).nngp, part.nngp)
+    test_close(whole.narrow(Need(0)).ntk, part.ntk)
     return error(whole.narrow(Need(0)).nngp, part.nngp)
 
 def tiles(b):
@@ -102,16 +111,18 @@ def compiled(b):
     "Compiled and interpreted evaluation agree, and new hyperparameters do not compile again"
     x1, x2 = b.xs
     k = b.kernels(x1, x2)
-    with jax.disable_jit(): test_close(_infinite(b.net, x1, x2, None, b.extras, True, Need(), ('nngp', 'ntk')), k)
+    with jax.disable_jit():
+        test_close(_infinite(b.net, x1, x2, None, b.extras, True, Need(), ('nngp', 'ntk')), k)
     if b.net.pure():
         before = _compiled._cache_size()
         net = jax.tree.map(lambda p: p*1.01 if isinstance(p, float) else p, b.net)
         b.kernels(x1, x2, net=net)
-        assert _compiled._cache_size() == before, 'new values of hyperparameters were compiled again'
+        kept = _compiled._cache_size() == before
+        assert kept, 'new values of hyperparameters were compiled again'
     return 'one program'
 
 def differentiable(b):
-    "First and second derivatives with respect to inputs and hyperparameters are finite where inputs coincide"
+    "First and second derivatives in inputs and hyperparameters are finite where inputs coincide"
     x = b.xs[0]
     def f(x1, x2, s):
         net = jax.tree.map(lambda p: p*s if isinstance(p, float) else p, b.net)
@@ -119,7 +130,8 @@ def differentiable(b):
         return k.nngp.sum() + k.ntk.sum()
     g = jax.grad(f, (0, 2))
     first, second = g(x, x + 0, 1.), jax.jvp(lambda x1: g(x1, x, 1.), (x,), (jnp.ones_like(x),))[1]
-    assert all(jnp.isfinite(l).all() for l in jax.tree.leaves((first, second))), 'a derivative is not finite'
+    finite = all(jnp.isfinite(l).all() for l in jax.tree.leaves((first, second)))
+    assert finite, 'a derivative is not finite'
     return float(jnp.abs(first[0]).max())
 
 # %% ../nbs/02a_laws.ipynb #8876a9cd
@@ -128,8 +140,9 @@ def single_precision(b):
     x1, x2 = map(np.asarray, b.xs)
     if jnp.result_type(float) == np.float32: return 'x64 is off'
     k, ks = b.kernels(x1, x2), b.kernels(x1)
+    shorter = lambda a: np.float32(a) if np.asarray(a).dtype == np.float64 else a
     with jax.enable_x64(False):
-        small = dc.replace(b, extras=jax.tree.map(lambda a: np.float32(a) if np.asarray(a).dtype == np.float64 else a, b.extras))
+        small = dc.replace(b, extras=jax.tree.map(shorter, b.extras))
         k32, ks32 = (small.kernels(*map(np.float32, x)) for x in ((x1, x2), (x1,)))
     err = max(error(a, c) for a, c in zip((*k32, *ks32), (*k, *ks)))
     assert err < b.rtol32, f'float32 error {err:.1e} above {b.rtol32:.1e}'
@@ -137,7 +150,8 @@ def single_precision(b):
 
 def other_layout(b):
     "Swapping the batch and channel axes, in the inputs and in the layer, changes nothing"
-    if not {'batch_axis', 'channel_axis'} <= {f.name for f in dc.fields(b.layer)}: return 'has no layout'
+    fields = {f.name for f in dc.fields(b.layer)}
+    if not {'batch_axis', 'channel_axis'} <= fields: return 'has no layout'
     x1, x2 = b.xs
     where = dict(batch_axis=x1.ndim-1, channel_axis=0)
     net = serial(Dense(b.width, 1.3, .2, **where), dc.replace(b.layer, **where))
@@ -172,7 +186,8 @@ def finite_kernels(b, net, key):
     params, f = _outputs(b, net, key)
     ys = [f(params, i) for i in (0, 1)]
     js = [jax.jacobian(f)(params, i) for i in (0, 1)]
-    flat = [jnp.concatenate([a.reshape(math.prod(y.shape), -1) for a in jax.tree.leaves(j)], 1) for j, y in zip(js, ys)]
+    rows = lambda j, y: [a.reshape(math.prod(y.shape), -1) for a in jax.tree.leaves(j)]
+    flat = [jnp.concatenate(rows(j, y), 1) for j, y in zip(js, ys)]
     n, pos = ys[0].ndim, ys[0].shape[1:]
     def block(m):
         m = m.reshape(*ys[0].shape, *ys[1].shape)
@@ -180,7 +195,7 @@ def finite_kernels(b, net, key):
     return block(jnp.outer(ys[0], ys[1])), block(flat[0]@flat[1].T)
 
 def monte_carlo(b):
-    "NNGP and NTK are the expectations of those of finite networks, within 4 measured standard errors"
+    "NNGP and NTK are expectations of those of finite networks, within 4 measured standard errors"
     net = serial(b.net, Dense(1, 1.1))
     # Keys of this kind compile in half the time; `chunk` bounds the memory that Jacobians take.
     keys = random.split(random.key(b.seed, impl='rbg'), (max(b.samples//b.chunk, 1), b.chunk))
@@ -191,8 +206,8 @@ def monte_carlo(b):
     return ' '.join(f'{z_score(g, e):.1f}' for g, e in zip(got, exact)) + ' s.e.'
 
 # %% ../nbs/02a_laws.ipynb #0cc390a2
-LAWS = (declared_shape, symmetric, variances, positive, narrow_is_diagonal, tiles, compiled, differentiable,
-        single_precision, other_layout, shortened, monte_carlo)
+LAWS = (declared_shape, symmetric, variances, positive, narrow_is_diagonal, tiles, compiled,
+        differentiable, single_precision, other_layout, shortened, monte_carlo)
 
 def check(
     layer, # The layer to put to the test
@@ -200,13 +215,16 @@ def check(
     skip=(), # Names of laws that do not apply, each for a reason you can state
     **options, # Fields of `Bench`: `width`, `samples`, `chunk`, `extras`, `rtol32`, `seed`
 ):
-    "Run every law on `layer`; return a table of figures, or raise an `AssertionError` that names the law"
-    unknown = set(skip) - {law.__name__ for law in LAWS}
-    if unknown: raise ValueError(f'`skip` names no law: {sorted(unknown)}; the laws are {[l.__name__ for l in LAWS]}')
+    "Run every law on `layer`; return a table of figures, or raise an error that names the law"
+    names = [law.__name__ for law in LAWS]
+    unknown = set(skip) - set(names)
+    if unknown: raise ValueError(f'`skip` names no law: {sorted(unknown)}; the laws are {names}')
     b, rows = Bench(as_layer(layer), tuple(shape), **options), []
     for law in LAWS:
         if law.__name__ in skip: continue
         try: figure = law(b)
-        except AssertionError as e: raise AssertionError(f'{layer!r} breaks `{law.__name__}` ({law.__doc__}): {e}') from e
-        rows.append(f"{law.__name__:<20} {figure if isinstance(figure, (str, tuple)) else f'{figure:.1e}'}")
+        except AssertionError as e:
+            raise AssertionError(f'{layer!r} breaks `{law.__name__}` ({law.__doc__}): {e}') from e
+        shown = figure if isinstance(figure, (str, tuple)) else f'{figure:.1e}'
+        rows.append(f'{law.__name__:<20} {shown}')
     return Text('\n'.join(rows))

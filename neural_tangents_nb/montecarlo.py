@@ -144,7 +144,8 @@ def _static(kwargs):
     rest = tuple(sorted((k, v) for k, v in kwargs.items() if k not in data))
     try: hash(rest)
     except TypeError as e:
-        raise TypeError(f'keyword arguments must be arrays or hashable: {e}; got {dict(rest)}') from e
+        raise TypeError('keyword arguments must be arrays or hashable: '
+                        f'{e}; got {dict(rest)}') from e
     return data, rest
 
 def _advancer(sample):
@@ -224,7 +225,7 @@ def monte_carlo_kernel_fn(
     vmap_axes=None, # Axes along which `apply_fn` acts independently, as in `empirical_ntk_fn`
     implementation=NtkImplementation.AUTO, # How the NTK of one network is computed
     return_std: bool = False, # Return `Estimate(mean, std)` with the standard error of every entry
-    rel_error: float|None = None, # Stop at this relative standard error (in norm), if it is reached
+    rel_error: float|None = None, # Stop at this relative error (in norm), or after `n_samples`
     _j_rules=True, _s_rules=True, _fwd=None, # Accepted for compatibility, without effect
 ) -> Callable:
     "`kernel_fn(x1, x2=None, get=None, **kwargs)`: infinite kernels as means over finite networks"

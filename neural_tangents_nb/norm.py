@@ -16,22 +16,25 @@ from .layer import Layer
 
 # %% ../nbs/07_norm.ipynb #c1f686d4
 def visible_mean(v, axes, hidden=None):
-    "Mean of `v` over `axes` (kept, with size 1), leaving out entries that are `hidden`; 0 where all are"
+    "Mean of `v` over `axes` (kept, with size 1) of what is not `hidden`; 0 where all entries are"
     if hidden is None: return v.mean(axes, keepdims=True)
     seen = jnp.broadcast_to(~hidden, v.shape)
-    return jnp.where(seen, v, 0).sum(axes, keepdims=True)/jnp.maximum(seen.sum(axes, keepdims=True), 1)
+    total, count = (a.sum(axes, keepdims=True) for a in (jnp.where(seen, v, 0), seen))
+    return total/jnp.maximum(count, 1)
 
 def as_axes(axis, ndim, name='axis'):
     "`axis`, one or several and possibly negative, as a tuple of distinct non-negative integers"
     axes = (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
-    if not all(-ndim <= a < ndim for a in axes) or len({a % ndim for a in axes}) < len(axes): raise ValueError(
-        f'`{name}={axis!r}` must be distinct axes of activations with {ndim} axes; count them from 0 or from -1')
+    inside = all(-ndim <= a < ndim for a in axes)
+    if not inside or len({a % ndim for a in axes}) < len(axes): raise ValueError(
+        f'`{name}={axis!r}` must be distinct axes of activations with {ndim} axes; '
+        'count them from 0 or from -1')
     return tuple(int(a) % ndim for a in axes)
 
 # %% ../nbs/07_norm.ipynb #d4c403f3
 @patch
 def slots(self: Kernel, axes):
-    "Where the `axes` of the activations are found in `(n, *positions)`; the channel axis is in neither"
+    "Where the `axes` of the activations are in `(n, *positions)`; the channel axis is in neither"
     ndim = self.n_positions + 2
     b, c = self.batch_axis % ndim, self.channel_axis % ndim
     order = [b] + [i for i in range(ndim) if i not in (b, c)]
@@ -42,11 +45,13 @@ def check_centered(self: Kernel, layer):
     "Raise unless the channels are Gaussians of mean zero (or groups of such)"
     gaussian = all(g.is_gaussian for _, g in self.groups) if self.groups else self.is_gaussian
     if not gaussian: raise NotImplementedError(
-        f'{layer!r} was applied to activations that are not Gaussian of mean zero (raw inputs, or the output of a '
-        'nonlinearity, Dropout, Flatten or a product of branches), whose mean no covariance tells. Put a Dense or Conv layer before it.')
+        f'{layer!r} was applied to activations that are not Gaussian of mean zero (raw inputs, or '
+        'the output of a nonlinearity, Dropout, Flatten or a product of branches), '
+        'whose mean no covariance tells. Put a Dense or Conv layer before it.')
     for m in (self.mask1, self.mask2):
         if m is not None and m.shape[self.channel_axis] != 1: raise NotImplementedError(
-            f'{layer!r}: the mask of shape {m.shape} differs between channels; put a Dense or Conv layer before it')
+            f'{layer!r}: the mask of shape {m.shape} differs between channels; '
+            'put a Dense or Conv layer before it')
 
 # %% ../nbs/07_norm.ipynb #7681b559
 @struct
@@ -67,7 +72,8 @@ def standardize(x, axes, eps, mask):
     return y/jnp.sqrt(eps + visible_mean(y**2, axes, mask))
 
 @patch
-def apply(self: LayerNorm, params, x, mask): return standardize(x, as_axes(self.axis, x.ndim), self.eps, mask)
+def apply(self: LayerNorm, params, x, mask):
+    return standardize(x, as_axes(self.axis, x.ndim), self.eps, mask)
 
 @patch
 def kernel(self: LayerNorm, k):
@@ -75,7 +81,8 @@ def kernel(self: LayerNorm, k):
     ndim = k.n_positions + 2
     axes = as_axes(self.axis, ndim)
     if self.channel_axis % ndim not in axes: raise ValueError(
-        f'{self!r}: `axis` must contain the channel axis {self.channel_axis % ndim}; without channels to average over there is no infinite-width limit')
+        f'{self!r}: `axis` must contain the channel axis {self.channel_axis % ndim}; '
+        'without channels to average over there is no infinite-width limit')
     inverse_std = lambda v, hide: 1/jnp.sqrt(self.eps + visible_mean(v, k.slots(axes), hide))
     return k.rescale(*k.each_batch(inverse_std))
 
@@ -83,13 +90,16 @@ def kernel(self: LayerNorm, k):
 def equal(shape, pairs):
     "Where both indices of every axis pair `(p, p+1)`, `p` in `pairs`, agree"
     same = jnp.ones((1,)*len(shape), bool)
-    for p in pairs: same &= jnp.eye(*shape[p:p+2], dtype=bool).reshape(shape[p:p+2] + (1,)*(len(shape) - p - 2))
+    for p in pairs:
+        square = shape[p:p+2]
+        same &= jnp.eye(*square, dtype=bool).reshape(square + (1,)*(len(shape) - p - 2))
     return same
 
 @patch
 def noisy(self: Kernel, c):
-    "Multiply the second moment of each entry with itself by `c`, as independent noise of second moment `c` does"
-    pairs = lambda nb, full: (0,)*(nb == 2) + tuple(nb + 2*i for i in range(self.n_positions) if full)
+    "Multiply the second moment of each entry by `c`, as noise of second moment `c` does"
+    positions = range(self.n_positions)
+    pairs = lambda nb, full: (0,)*(nb == 2) + tuple(nb + 2*i for i in positions if full)
     grow = lambda a, nb, full: jnp.where(equal(a.shape, pairs(nb, full)), c*a, a)
     own = lambda a: grow(a, self.covs(), self.own_full)
     return self.sides(lambda a: jnp.where(self.x1_is_x2, grow(a, 2, self.full), a), own, own)
@@ -97,19 +107,22 @@ def noisy(self: Kernel, c):
 # %% ../nbs/07_norm.ipynb #f6424603
 @struct
 class Dropout(Layer):
-    "Keep each entry with probability `rate`, and divide it by that; needs `rng` in the finite network"
+    "Keep each entry with probability `rate` and divide it by that; finite networks need `rng`"
     rate: float # Probability to *keep* an entry, in (0, 1]
     mode: str = static('train') # 'train', or 'test' for no dropout at all
     def __post_init__(self):
-        if self.mode not in ('train', 'test'): raise ValueError(f"`mode` must be 'train' or 'test', got {self.mode!r}")
-        if isinstance(self.rate, (int, float, np.generic)) and not 0 < self.rate <= 1: raise ValueError(
+        if self.mode not in ('train', 'test'):
+            raise ValueError(f"`mode` must be 'train' or 'test', got {self.mode!r}")
+        known = isinstance(self.rate, (int, float, np.generic)) # not while JAX traces
+        if known and not 0 < self.rate <= 1: raise ValueError(
             f'`rate` is the probability to keep an entry and must be in (0, 1], got {self.rate}')
     def need(self, want): return vary(together(want))
     def kernel(self, k):
         return k if self.mode == 'test' else k.noisy(1/self.rate).replace(is_gaussian=False)
     def apply(self, params, x, rng):
         if self.mode == 'test': return x
-        if rng is None: raise ValueError(f'{self!r} is random: pass a key, apply_fn(params, x, rng=jax.random.key(0))')
+        if rng is None: raise ValueError(
+            f'{self!r} is random: pass a key, apply_fn(params, x, rng=jax.random.key(0))')
         return jnp.where(random.bernoulli(rng, self.rate, x.shape), x/self.rate, 0)
 
 # %% ../nbs/07_norm.ipynb #b3f54cf0
@@ -134,16 +147,17 @@ def two_sided(
 
 @patch
 def congruence(self: Kernel, f, g):
-    "The state after linear maps of activations `(n, *positions, channels)`: `f` of batch 1 and `g` of batch 2"
+    "The state after linear maps of `(n, *positions, channels)`: `f` of batch 1 and `g` of batch 2"
     own = lambda k, f: lambda a: two_sided(a, k.covs(), f, f)
     return self.by_group(lambda k: k.sides(lambda a: two_sided(a, 2, f, g), own(k, f), own(k, g)))
 
 # %% ../nbs/07_norm.ipynb #b81e35c2
 @patch
 def center(self: Kernel):
-    "The state of activations minus their mean over the batch and all positions, hidden ones left out"
+    "The state of activations minus their mean over batch and positions, hidden ones left out"
     def minus_mean(v, hide):
-        seen = jnp.ones_like(v) if hide is None else jnp.broadcast_to(~hide, v.shape).astype(v.dtype)
+        if hide is None: seen = jnp.ones_like(v)
+        else: seen = jnp.broadcast_to(~hide, v.shape).astype(v.dtype)
         share = (seen/jnp.maximum(seen.sum(), 1))[..., None]
         return lambda y: y - (share*y).sum(range(y.ndim-1), keepdims=True)
     return self.congruence(*self.each_batch(minus_mean)).mask(self.mask1, self.mask2)
@@ -151,18 +165,21 @@ def center(self: Kernel):
 def effective_rank(
     k, # A state with all pairs: `net.kernel_fn(x, diagonal_batch=False)`
 ):
-    r"$(\operatorname{tr}\tilde K)^2/\operatorname{tr}\tilde K^2$ of batch 1, centered: the relative variance of `BatchNorm`'s divisor is 2 over it"
+    r"""$(\operatorname{tr}\tilde K)^2/\operatorname{tr}\tilde K^2$ of batch 1, centered.
+
+    The relative variance of `BatchNorm`'s divisor is 2 over it."""
     if k.diagonal_batch or not (k.full or not k.n_positions): raise ValueError(
-        'effective_rank needs covariances of all pairs: compute the kernel with diagonal_batch=False and diagonal_spatial=False')
+        'effective_rank needs covariances of all pairs: compute the kernel with '
+        'diagonal_batch=False and diagonal_spatial=False')
     c = k.center()
     return c.var(c.cov1).sum()**2/(c.cov1**2).sum()
 
 # %% ../nbs/07_norm.ipynb #50dcef8d
 @struct
 class BatchNorm(Layer):
-    "Mean 0 and variance 1 of every channel over the batch and all positions, in the limit of infinite effective rank"
+    "Mean 0 and variance 1 of every channel over batch and positions, at infinite effective rank"
     eps: float = 1e-5 # Added to the variance
-    min_entries: int = static(33) # The kernel refuses smaller batches, as its relative error is of order `2/(entries-1)`
+    min_entries: int = static(33) # Least batch for the kernel, with error of order `2/(entries-1)`
     batch_axis: int = static(0) # Where the batch is
     channel_axis: int = static(-1) # Where the channels are
     def apply(self, params, x, mask):
@@ -177,7 +194,10 @@ def kernel(self: BatchNorm, k):
     for n in k.nngp.shape[:2]:
         entries = n*math.prod(k.positions)
         if entries < max(2, self.min_entries): raise ValueError(
-            f'{self!r} got a batch of {entries} entries (examples times positions). Its kernel is a limit of many entries, with a relative error of order '
-            f'2/(entries-1), and is not defined otherwise: use larger batches, or lower `min_entries` (to 2 at least) if that error is acceptable')
+            f'{self!r} got a batch of {entries} entries (examples times positions). '
+            'Its kernel is a limit of many entries, with a relative error of order 2/(entries-1), '
+            'and is not defined otherwise: use larger batches, '
+            'or lower `min_entries` (to 2 at least) if that error is acceptable')
     k = k.center()
-    return k.rescale(*k.each_batch(lambda v, hide: 1/jnp.sqrt(self.eps + visible_mean(v, range(v.ndim), hide))))
+    mean = lambda v, hide: visible_mean(v, range(v.ndim), hide)
+    return k.rescale(*k.each_batch(lambda v, hide: 1/jnp.sqrt(self.eps + mean(v, hide))))

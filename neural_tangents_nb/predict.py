@@ -10,7 +10,7 @@ __all__ = ['Gaussian', 'Marginals', 'by_solves', 'gp_inference', 'gradient_desce
 
 # %% ../nbs/16_predict.ipynb #666760d4
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 import math
 import jax, numpy as np
 from jax import numpy as jnp
@@ -256,9 +256,11 @@ def by_solves(train, solver, get, td, tt, cov):
     return result(mean, wide(tt(prior)) + half + half.T)
 
 # %% ../nbs/16_predict.ipynb #094fbba0
-def former(is_former: Callable, now: str):
+_F = TypeVar('_F', bound=Callable)
+
+def former(is_former: Callable, now: str) -> Callable[[_F], _F]:
     "A decorator: calls in a form of 2019, told by `is_former(args, kwargs)`, raise a TypeError that names the present form"
-    def deco(f):
+    def deco(f: _F) -> Any:
         @wraps(f)
         def run(*args, **kwargs):
             if is_former(args, kwargs):

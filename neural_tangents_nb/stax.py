@@ -10,15 +10,17 @@ from .kernel import Kernel, Need
 from .layer import Affine, Dense, Layer, MaskedArray, serial, unmask_fn
 from .laws import check
 from .activations import (
-    ABRelu, Abs, Activation, Cos, Elementwise, ElementwiseNumerical, Elu, Erf, Exp, ExpNormalized, Gabor,
-    Gaussian, Gelu, Hermite, LeakyRelu, Mish, Monomial, Polynomial, Rbf, RectifiedMonomial, Relu, Selu, Sigmoid,
-    Sigmoid_like, Sign, Silu, Sin, Softplus, Tanh)
+    ABRelu, Abs, Activation, Cos, Elementwise, ElementwiseNumerical, Elu, Erf, Exp, ExpNormalized,
+    Gabor, Gaussian, Gelu, Hermite, LeakyRelu, Mish, Monomial, Polynomial, Rbf, RectifiedMonomial,
+    Relu, Selu, Sigmoid, Sigmoid_like, Sign, Silu, Sin, Softplus, Tanh)
 from .combinators import (
     FanInConcat, FanInProd, FanInSum, FanOut, Identity, parallel, repeat)
 from .spatial import (
-    AvgPool, DotGeneral, Flatten, GlobalAvgPool, GlobalSumPool, ImageResize, Index, Padding, Slice, SumPool)
+    AvgPool, DotGeneral, Flatten, GlobalAvgPool, GlobalSumPool,
+    ImageResize, Index, Padding, Slice, SumPool)
 from .conv import Conv, ConvLocal, ConvTranspose
 from .norm import BatchNorm, Dropout, LayerNorm
-from .attention import AttentionMechanism, GlobalSelfAttention, PositionalEmbedding
+from .attention import (
+    AttentionMechanism, GlobalSelfAttention, PositionalEmbedding)
 from .graph import Aggregate, AggregateImplementation
 from .compat import Bool, Diagonal, layer, requires, supports_masking

@@ -172,8 +172,8 @@ FORMS['conv_general_dilated'] = conv
 # %% ../nbs/12_structured.ipynb #cde8c9b6
 POINTWISE = set("""abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp
     convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor
-    ge gt imag integer_pow is_finite le lgamma log log1p logistic lt max min mul name ne neg nextafter
-    not or pow real reduce_precision rem round rsqrt select_n sign sin sinh sqrt square
+    ge gt imag integer_pow is_finite le lgamma log log1p logistic lt max min mul name ne neg
+    nextafter not or pow real reduce_precision rem round rsqrt select_n sign sin sinh sqrt square
     stop_gradient sub tan tanh xor""".split())
 
 def _places(weight, shape, y):
@@ -343,7 +343,7 @@ def _until_stable(step, carry):
     return carry
 
 def _scan_parts(p):
-    "Numbers of constants and of carried values of a `scan`, None if this version of JAX says it in an unknown way"
+    "Numbers of constants and of carried values of a `scan`, `None` if this JAX does not say"
     if 'num_consts' in p: return p['num_consts'], p['num_carry']      # JAX 0.10
     parts = p['ft_in'].unpack() if hasattr(p.get('ft_in'), 'unpack') else ()  # JAX 0.12
     return tuple(len(list(part)) for part in parts[:2]) or None
@@ -491,7 +491,8 @@ def factor(use, g, seen, out, batch, leaf):
         g = g.reshape(*A, *g.shape[1:])
     else:
         form, slices, p = use.sampled
-        slices, p = [None if v is None else int(v) for v in slices], int(p) # vmap takes no NumPy integers
+        # vmap takes no NumPy integers
+        slices, p = [None if v is None else int(v) for v in slices], int(p)
         expand = lambda v, k: v if k is None else jnp.expand_dims(v, k)
         x = form.x and jax.vmap(lambda *vs: form.x(list(map(expand, vs, slices))), slices)(*vals)
         g = jax.vmap(jax.vmap(lambda u: form.split(expand(u, p))), p + 1)(g)
@@ -727,12 +728,13 @@ IMPLEMENTATIONS = METHODS | {NtkImplementation.AUTO: auto,
                              NtkImplementation.STRUCTURED_DERIVATIVES: structured_derivatives}
 
 # %% ../nbs/12_structured.ipynb #d0d403bd
-def empirical_ntk_fn(f: Callable, # `f(params, x, **kwargs)`: any pytrees of arrays
-                     trace_axes=(-1,), # Output axes to average over
-                     diagonal_axes=(), # Output axes of which only the diagonal is computed
-                     vmap_axes=None, # Batch axes `(inputs, outputs, kwargs)` of independent examples
-                     implementation=NtkImplementation.AUTO, # Or a name, 'STRUCTURED_DERIVATIVES'
-                     _j_rules=True, _s_rules=True, _fwd=None, # For compatibility, without effect
+def empirical_ntk_fn(
+    f: Callable, # `f(params, x, **kwargs)`: any pytrees of arrays
+    trace_axes=(-1,), # Output axes to average over
+    diagonal_axes=(), # Output axes of which only the diagonal is computed
+    vmap_axes=None, # Batch axes `(inputs, outputs, kwargs)` of independent examples
+    implementation=NtkImplementation.AUTO, # Or a name, 'STRUCTURED_DERIVATIVES'
+    _j_rules=True, _s_rules=True, _fwd=None, # For compatibility, without effect
 ) -> Callable:
     """`ntk_fn(x1, x2, params, **kwargs)`: the empirical NTK `J(x1) J(x2)^T` of any function.
 
@@ -743,12 +745,13 @@ def empirical_ntk_fn(f: Callable, # `f(params, x, **kwargs)`: any pytrees of arr
     method = method_of(implementation, IMPLEMENTATIONS)
     return ntk_fn_from(method, f, trace_axes, diagonal_axes, vmap_axes)
 
-def empirical_kernel_fn(f: Callable, # `f(params, x, **kwargs)`: any pytrees of arrays
-                        trace_axes=(-1,), # Output axes to average over
-                        diagonal_axes=(), # Output axes of which only the diagonal is computed
-                        vmap_axes=None, # As in `empirical_ntk_fn`, and for the NTK alone
-                        implementation=NtkImplementation.AUTO, # How the NTK is computed
-                        _j_rules=True, _s_rules=True, _fwd=None, # For compatibility, without effect
+def empirical_kernel_fn(
+    f: Callable, # `f(params, x, **kwargs)`: any pytrees of arrays
+    trace_axes=(-1,), # Output axes to average over
+    diagonal_axes=(), # Output axes of which only the diagonal is computed
+    vmap_axes=None, # As in `empirical_ntk_fn`, and for the NTK alone
+    implementation=NtkImplementation.AUTO, # How the NTK is computed
+    _j_rules=True, _s_rules=True, _fwd=None, # For compatibility, without effect
 ) -> Callable:
     "`kernel_fn(x1, x2, get, params, **kwargs)`: the kernels `get` names, 'nngp', 'ntk' or both"
     ntk_fn = empirical_ntk_fn(f, trace_axes, diagonal_axes, vmap_axes, implementation)

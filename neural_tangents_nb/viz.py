@@ -197,7 +197,8 @@ def posterior(
     if mean.shape != (len(x), 1): raise ValueError(
         f'`prediction` must have means of shape ({len(x)}, 1), got {mean.shape}')
     full = isinstance(prediction, Gaussian)
-    variance = np.diagonal(prediction.covariance) if full else prediction.variance
+    if isinstance(prediction, Gaussian): variance = np.diagonal(prediction.covariance)
+    else: variance = np.asarray(prediction.variance)
     std = np.sqrt(np.maximum(variance, 0))
     ax = axes(ax, (4.5, 3.))
     line, = ax.plot(x, mean[:, 0], lw=2, label=label or 'mean')

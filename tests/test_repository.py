@@ -59,6 +59,10 @@ def test_house_rules_are_checked(tools, tmp_path):
     said = dict(draws, source='#| fig-alt: "a line"\nplot()')
     (tmp_path/'f.ipynb').write_text(json.dumps(dict(cells=[said, draws])))
     assert [f'cell {i}' in m for i, m in zip([1], check_house.mute_figures(tmp_path/'f.ipynb'), strict=True)] == [True]
+    wide = '    f(' + 'x, '*32 + 'x)'
+    address = 'https://example.org/' + 'a'*100
+    notebook(tmp_path/'w.ipynb', f'#| export\n{wide[:100]}', f'# {address}\n"{address}"', f'#| fig-alt: "{wide}"\nplot()', f'ok\n{wide}', f'# see {address}')
+    assert [m.split()[2] for m in check_house.wide_lines(tmp_path/'w.ipynb')] == ['3', '4']
 
 def test_settings_of_the_site_are_one_file():
     "A link: nbdev looks in nbs/, everybody else at the top. (Some tools turn links into files that hold a path.)"

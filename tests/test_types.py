@@ -24,7 +24,7 @@ nt.fit_hyperparameters(net, ones, ones, restarts='many')  # wrong
 nt.predict.gp_inference(np.eye(1), ones, diag_reg=.1)(get='nngp')
 nt.predict.gp_inference(np.eye(1), 'targets')  # wrong
 nt.predict.accuracy(ones, np.zeros(1, int)).astype(float)
-nt.predict.learning_curve(np.eye(1), ones).stops()  # wrong
+nt.predict.accuracy(ones, 'labels')  # wrong
 nt.monte_carlo_kernel_fn(net.init_fn, net.apply_fn, nt.predict.centred_labels, 3)  # wrong
 nt.no_such_function  # wrong
 '''
