@@ -4,12 +4,13 @@ __version__ = "0.1.0"
 import sys
 from . import cost, predict, stax, viz
 from .empirical import (
-    NtkImplementation, empirical_nngp_fn, empirical_ntk_vp_fn, linearize, taylor_expand)
+    NtkImplementation, empirical_nngp_fn, empirical_ntk_eigenpairs, empirical_ntk_trace_fn, empirical_ntk_vp_fn,
+    flatten_kernel, from_equinox, from_flax, gradient_flow_params, linearize, taylor_expand, unflatten_kernel)
 from .hyperparameters import fit_hyperparameters
 from .kernel import Kernel
 from .montecarlo import monte_carlo_kernel_fn
 from .store import open_store, store
-from .structured import empirical_kernel_fn, empirical_ntk_fn
+from .structured import empirical_kernel_fn, empirical_ntk_fn, explain_ntk
 from .tiles import Tiled, batch
 
 

@@ -122,7 +122,9 @@ def _per_example(v, ns):
 def cut(self: Tiling, i, j, r1, r2):
     "Inputs and keyword arguments of the tile with `r1` rows from `i` and `r2` columns from `j`"
     ns = self.sizes()
-    pair = lambda a, b: (rows_of(a, i, r1), rows_of(b, j, r2))
+    def pair(a, b): # what is one in the whole stays one on the diagonal
+        first = rows_of(a, i, r1)
+        return first, first if a is b and (i, r1) == (j, r2) else rows_of(b, j, r2)
     a, b = pair(self.x1, self.x1 if self.x2 is None else self.x2)
     return a, b, {n: pair(*v) if _per_example(v, ns) else v for n, v in self.kwargs.items()}
 

@@ -10,6 +10,7 @@ from neural_tangents_nb.attention import AttentionMechanism, GlobalSelfAttention
 from neural_tangents_nb.combinators import FanInConcat, FanOut, parallel
 from neural_tangents_nb.graph import Aggregate
 from neural_tangents_nb.layer import Dense, MaskedArray, serial
+from neural_tangents_nb.tiles import batch
 from neural_tangents_nb.norm import BatchNorm, Dropout, LayerNorm, effective_rank
 
 HERE = Path(__file__).parent
@@ -139,6 +140,13 @@ def test_sparse_padding():
     close(y, jnp.zeros_like(x1).at[:, 1].set(x1[:, 2]))
     k = layer.kernel_fn(x1, None, 'nngp', pattern=edges)
     close(k, jnp.zeros((3, 3, 4, 4)).at[:, :, 1, 1].set(x1[:, 2]@x1[:, 2].T/6))
+
+
+def test_aggregate_in_tiles():
+    "A pattern given for both sides of one batch stays one on the diagonal"
+    p = jnp.ones((3, 4, 4)).at[:, 0, 1].set(0)
+    net = serial(Dense(4), Aggregate(), Relu(), Dense(1))
+    close(batch(net.kernel_fn, 2)(x1, None, 'ntk', pattern=(p, p)), net.kernel_fn(x1, None, 'ntk', pattern=p))
 
 
 def test_aggregate_without_pattern():

@@ -11,6 +11,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 600     # seconds for one notebook: more is a hang, as they are written to take less than a minute
+# Tests compile much and compute little: without these optimizations most notebooks take two thirds of the time. Not so those
+# that compute for long, or measure how fast programs are.
+QUICK = '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+OPTIMIZED = {'00b_machine', '06_conv', '13a_cost', '14_tiles', '15_solvers', '17_sketch', '30_demo'}
 
 def skipped(cell, flags):
     "Is `cell` one that nbdev would not execute?"
@@ -50,9 +54,11 @@ def execute(path, save, flags):
 def run(path, args):
     "Execute the notebook in a new process and say how it went, as soon as it has ended; the seconds that it took, or `None` if it failed"
     command = [sys.executable, __file__, '--here', '--flags', args.flags, *['--save']*args.save, str(path)]
+    quick = not args.save and path.stem not in OPTIMIZED
+    env = os.environ | (dict(XLA_FLAGS=f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()) if quick else {})
     start = time.time()
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT)
+        done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT)
         ok, said = done.returncode == 0, done.stdout + done.stderr
         if not ok and not said.strip(): said = f'The process ended with exit status {done.returncode}, saying nothing'
     except subprocess.TimeoutExpired: ok, said = False, f'Stopped after {LIMIT} seconds'
