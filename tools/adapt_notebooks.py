@@ -13,6 +13,7 @@ import yaml
 
 CALLOUT = re.compile(r'^(:{3,})\s*\{\.callout-(\w+)(?:[^}]*?title="([^"]*)")?[^}]*\}', re.M)
 LINK = re.compile(r'(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)(\{[^}]*\})?')
+COMMENT = re.compile(r'^( *)(%|\+\+\+)', re.M)       # a line that starts so is text in Markdown, and a comment or a break in MyST
 NOISE = [(r'\A---\s*', ''), (r'^\[source\].*\n+', ''), (r' at 0x[0-9a-f]+>', '>'), (r':NoneType=None', '=None'), (r'\b(jax\.)?jaxlib\._jax\.Array', 'jax.Array'),
          (r'\n\*(Call self as a function|Initialize self\.[^\n]*signature)\.\*', '')]
 FENCE = re.compile(r'(^```.*?^```|^\$\$.*?\$\$)', re.M | re.S)
@@ -64,9 +65,9 @@ class Links:
         return f'[{text}]({url})'
 
     def __call__(self, text):
-        "Markdown with its links, callouts and pandoc attributes rewritten, outside fences and displayed formulas"
+        "Markdown with its links, callouts and pandoc attributes rewritten and what MyST alone would not show escaped, outside fences and displayed formulas"
         parts = FENCE.split(CALLOUT.sub(lambda m: f"{m[1]}{{{m[2]}}}" + (f"\n**{m[3]}**\n" if m[3] else ''), text))
-        return ''.join(p if i % 2 else LINK.sub(self.replace, p) for i, p in enumerate(parts))
+        return ''.join(p if i % 2 else LINK.sub(self.replace, COMMENT.sub(r'\1\\\2', p)) for i, p in enumerate(parts))
 
 def names_of(notebook):
     "What a call of `show_doc` needs in the notebook at path `notebook`: nbdev's function, and all of the module that it exports"
