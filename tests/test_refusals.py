@@ -20,6 +20,7 @@ REFUSED = {     # name: (what is tried, the error, a word of its message)
     'diagonal kernel into pooling': (lambda: stax.GlobalAvgPool().kernel_fn(conv.kernel_fn(SENTENCE, diagonal_spatial=True)), ValueError, 'diagonal_spatial'),
     'channel axis': (lambda: kernel(stax.Dense(4, channel_axis=1), stax.Relu(), stax.Dense(4, channel_axis=2)), ValueError, 'channel_axis'),
     'raw inputs into a nonlinearity': (lambda: kernel(stax.Relu()), ValueError, 'Gaussian'),
+    'inputs of two widths': (lambda: dense.kernel_fn(X[:, :2], X[:, 1:]), ValueError, 'batch axis'),
     'two nonlinearities': (lambda: kernel(dense, stax.Relu(), stax.Erf()), ValueError, 'Gaussian'),
     'negative degree': (lambda: stax.Monomial(-1), ValueError, 'degree'),
     'negative rectified degree': (lambda: stax.RectifiedMonomial(-1), ValueError, 'degree'),
