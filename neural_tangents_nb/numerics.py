@@ -57,7 +57,7 @@ def balance(
 def det(k11, k12, k22):
     "$k_{11}k_{22}-k_{12}^2\\ge 0$, without cancellation for near inputs; balance them first"
     def choose(left, right):
-        "A factor for the block of either side, where its variance is more than twice the other"
+        "`left` or `right`, by whose variance is more than twice the other; 1 if neither is"
         factor = jnp.where(k11 > 2*k22, left, jnp.where(k22 > 2*k11, right, 1.))
         return factor.astype(jnp.result_type(k12))
     c = jnp.abs(k12)
