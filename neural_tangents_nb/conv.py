@@ -26,9 +26,11 @@ def check_spec(spec, n):
     words = tuple(spec) if isinstance(spec, (tuple, list)) else ()
     pairs = [(set(w), set(own)) for w, own in zip(words, ('NC', 'IO', 'NC')) if isinstance(w, str)]
     rest = [w - own for w, own in pairs]
-    good = len(rest) == 3 and all(own <= w for w, own in pairs) and all(len(w) == len(set(w)) == n + 2 for w in words)
+    good = len(rest) == 3 and all(own <= w for w, own in pairs)
+    good = good and all(len(w) == len(set(w)) == n + 2 for w in words)
     if not good or rest[0] != rest[1] or rest[1] != rest[2]: raise ValueError(
-        f'`dimension_numbers` must be three words such as {default_spec(n)} with the same {n} position letters '
+        f'`dimension_numbers` must be three words such as {default_spec(n)} '
+        f'with the same {n} position letters '
         f'(one for each entry of `filter_shape`), got {spec!r}')
     return words
 
@@ -42,7 +44,8 @@ class Convolution(Affine):
         put('filter_shape', ints(self.filter_shape, None, 'filter_shape'))
         n = len(self.filter_shape)
         if self.strides is not None: put('strides', ints(self.strides, n, 'strides'))
-        if self.dimension_numbers is not None: put('dimension_numbers', check_spec(self.dimension_numbers, n))
+        spec = self.dimension_numbers
+        if spec is not None: put('dimension_numbers', check_spec(spec, n))
     @property
     def specs(self): return self.dimension_numbers or default_spec(len(self.filter_shape))
     @property
@@ -54,7 +57,8 @@ class Convolution(Affine):
         "Position letters in the orders of inputs, weights, outputs"
         return [''.join(c for c in w if c not in 'NCIO') for w in self.specs]
     def width(self): return self.out_chan*self.s[1] if self.standard() else self.out_chan
-    def fan_in(self, s): return s[self.channel_axis]//self.feature_group_count*math.prod(self.filter_shape)
+    def fan_in(self, s):
+        return s[self.channel_axis]//self.feature_group_count*math.prod(self.filter_shape)
 
 # %% ../nbs/06_conv.ipynb #1d3f6211
 @patch
@@ -64,12 +68,14 @@ def windows(self: Convolution, sizes):
     if len(sizes) != n: raise ValueError(
         f'{self!r} has a filter for {n} position axes, its inputs have {len(sizes)}; '
         'give `filter_shape` one entry for each')
-    args = self.filter_shape, ints(self.strides, n, 'strides', 1), ints(self.rhs_dilation, n, 'rhs_dilation', 1)
+    strides = ints(self.strides, n, 'strides', 1)
+    args = self.filter_shape, strides, ints(self.rhs_dilation, n, 'rhs_dilation', 1)
     at = [by_weight.index(c) for c in by_input]
     return tuple(self.window(m, *(a[i] for a in args)) for m, i in zip(sizes, at))
 
 @patch
-def window(self: Convolution, n, size, stride, gap): return window(n, size, stride, self.padding, gap)
+def window(self: Convolution, n, size, stride, gap):
+    return window(n, size, stride, self.padding, gap)
 
 @patch
 def spots(self: Convolution): return [self.specs[0].index(c) for c in self.letters[0]]
@@ -84,8 +90,10 @@ def sized(self: Convolution, s):
 
 @patch
 def shape(self: Convolution, s):
-    ws, sizes = self.sized(s), dict(zip(self.specs[0], s))
-    return tuple(sizes['N'] if c == 'N' else self.width() if c == 'C' else ws[c].out(sizes[c]) for c in self.specs[2])
+    sizes = dict(zip(self.specs[0], s))
+    out = {c: w.out(sizes[c]) for c, w in self.sized(s).items()}
+    out.update(N=sizes['N'], C=self.width())
+    return tuple(out[c] for c in self.specs[2])
 
 # %% ../nbs/06_conv.ipynb #31fcbafe
 @patch
@@ -95,7 +103,8 @@ def weights_shape(self: Convolution, s):
     return tuple(sizes[c] for c in self.specs[1])
 
 @patch
-def bias_shape(self: Convolution, s): return tuple(self.width() if c == 'C' else 1 for c in self.specs[2])
+def bias_shape(self: Convolution, s):
+    return tuple(self.width() if c == 'C' else 1 for c in self.specs[2])
 
 @patch
 def init(self: Convolution, key, s):
@@ -115,13 +124,15 @@ def apply(self: Convolution, params, x):
     for c, w in ws.items():
         if not w.wrap: continue
         x, ws[c] = padded(x, (self.specs[0].index(c),), w), Window(w.size, w.stride, gap=w.gap)
-    y = self.apply_scale(x.shape)*self.convolve(x.astype(dtype), W.astype(dtype), [ws[c] for c in self.letters[1]])
+    windows = [ws[c] for c in self.letters[1]]
+    y = self.apply_scale(x.shape)*self.convolve(x.astype(dtype), W.astype(dtype), windows)
     return y if b is None else y + (1. if self.standard() else self.b_std)*b
 
 @patch
 def convolve(self: Convolution, x, W, ws):
     pick = lambda name: [getattr(w, name) for w in ws]
-    return lax.conv_general_dilated(x, W, pick('stride'), list(zip(pick('lo'), pick('hi'))), pick('up'), pick('gap'),
+    padding = list(zip(pick('lo'), pick('hi')))
+    return lax.conv_general_dilated(x, W, pick('stride'), padding, pick('up'), pick('gap'),
                                     self.specs, self.feature_group_count)
 
 # %% ../nbs/06_conv.ipynb #ac350a8f
@@ -150,23 +161,25 @@ def mask(self: Convolution, m, s):
     return m.transpose([self.specs[0].index(c) for c in self.specs[2]])
 
 @patch
-def moved(self: Convolution, m, s): return centres(m, self.spots(), self.windows([s[a] for a in self.spots()]), s)
+def moved(self: Convolution, m, s):
+    windows = self.windows([s[a] for a in self.spots()])
+    return centres(m, self.spots(), windows, s)
 
 # %% ../nbs/06_conv.ipynb #b4df73ba
 @struct
 class Conv(Convolution):
-    "Convolution; with `feature_group_count` each group of output channels reads its own group of input channels"
+    "Convolution; in `feature_group_count` groups, output channels read their own input channels"
     out_chan: int = static() # Number of output channels of the finite network
     filter_shape: tuple = static() # Size of the filter along each position axis
     strides: tuple|None = static(None) # From output to output position; None for 1
     padding: str = static('VALID') # 'SAME', 'VALID' or 'CIRCULAR'
     W_std: float = 1. # Standard deviation of the weights
     b_std: float|None = None # Standard deviation of the biases; None for no bias
-    dimension_numbers: tuple|None = static(None) # Axes of inputs, weights, outputs, as in `('NHWC', 'HWIO', 'NHWC')`
+    dimension_numbers: tuple|None = static(None) # Inputs, weights, outputs: 'NHWC', 'HWIO', 'NHWC'
     parameterization: str = static('ntk') # 'ntk' or 'standard'
     s: tuple = static((1, 1)) # Width scales of input and output in the standard parameterization
     trainable: bool = static(True) # Do the weights train, that is, add to the NTK?
-    rhs_dilation: tuple|None = static(None) # Distance of the positions that a filter reads; None for 1
+    rhs_dilation: tuple|None = static(None) # Distance of positions that a filter reads; None for 1
     feature_group_count: int = static(1) # Number of groups of channels
 
 # %% ../nbs/06_conv.ipynb #a79cae9e
@@ -175,14 +188,16 @@ def kernel(self: Conv, k):
     out = Convolution.kernel(self, k)
     one_each = k.shape1[self.channel_axis] == self.feature_group_count
     unlike = k.is_input or bool(k.groups) or not k.n_positions
-    return out.replace(is_gaussian=False) if self.feature_group_count > 1 and (one_each or unlike) else out
+    if self.feature_group_count > 1 and (one_each or unlike): return out.replace(is_gaussian=False)
+    return out
 
 @patch
 def _groups(self: Conv, s):
     "Check the number of groups against inputs of shape `s`"
     g, n = self.feature_group_count, s[self.channel_axis]
     if not isinstance(g, (int, np.integer)) or g < 1 or n % g or self.width() % g: raise ValueError(
-        f'`feature_group_count`={g} must divide the {n} channels read and the {self.width()} written')
+        f'`feature_group_count`={g} must divide '
+        f'the {n} channels read and the {self.width()} written')
 
 @patch
 def shape(self: Conv, s):
@@ -200,7 +215,7 @@ class ConvTranspose(Convolution):
     padding: str = static('VALID') # 'SAME', 'VALID' or 'CIRCULAR'
     W_std: float = 1. # Standard deviation of the weights
     b_std: float|None = None # Standard deviation of the biases; None for no bias
-    dimension_numbers: tuple|None = static(None) # Axes of inputs, weights, outputs, as in `('NHWC', 'HWIO', 'NHWC')`
+    dimension_numbers: tuple|None = static(None) # Inputs, weights, outputs: 'NHWC', 'HWIO', 'NHWC'
     parameterization: str = static('ntk') # 'ntk' or 'standard'
     s: tuple = static((1, 1)) # Width scales of input and output in the standard parameterization
     trainable: bool = static(True) # Do the weights train, that is, add to the NTK?
@@ -208,7 +223,7 @@ class ConvTranspose(Convolution):
 # %% ../nbs/06_conv.ipynb #e46faad0
 @patch
 def window(self: ConvTranspose, n, size, stride, gap):
-    "Padding such that `SAME` has `n*stride` outputs and `CIRCULAR` is the adjoint of the circular convolution"
+    "Padding: `SAME` has `n*stride` outputs, `CIRCULAR` is the adjoint of the circular convolution"
     k, s, padding = size, stride, Padding(self.padding)
     if padding is Padding.CIRCULAR:
         lo = k - 1 - max(k - s, 0)//2
@@ -245,7 +260,7 @@ class ConvLocal(Convolution):
     padding: str = static('VALID') # 'SAME', 'VALID' or 'CIRCULAR'
     W_std: float = 1. # Standard deviation of the weights
     b_std: float|None = None # Standard deviation of the biases; None for no bias
-    dimension_numbers: tuple|None = static(None) # Axes of inputs, weights, outputs, as in `('NHWC', 'HWIO', 'NHWC')`
+    dimension_numbers: tuple|None = static(None) # Inputs, weights, outputs: 'NHWC', 'HWIO', 'NHWC'
     parameterization: str = static('ntk') # 'ntk' or 'standard'
     s: tuple = static((1, 1)) # Width scales of input and output in the standard parameterization
     trainable: bool = static(True) # Do the weights train, that is, add to the NTK?
@@ -265,10 +280,12 @@ def weights_shape(self: ConvLocal, s):
     return tuple(sizes[c] for c in self.specs[1])
 
 @patch
-def bias_shape(self: ConvLocal, s): return tuple(1 if c == 'N' else n for c, n in zip(self.specs[2], self.shape(s)))
+def bias_shape(self: ConvLocal, s):
+    return tuple(1 if c == 'N' else n for c, n in zip(self.specs[2], self.shape(s)))
 
 @patch
 def convolve(self: ConvLocal, x, W, ws):
     pick = lambda name: [getattr(w, name) for w in ws]
-    return lax.conv_general_dilated_local(x, W, pick('stride'), list(zip(pick('lo'), pick('hi'))), self.filter_shape,
+    padding = list(zip(pick('lo'), pick('hi')))
+    return lax.conv_general_dilated_local(x, W, pick('stride'), padding, self.filter_shape,
                                           pick('up'), pick('gap'), self.specs)

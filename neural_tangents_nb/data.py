@@ -153,8 +153,9 @@ def located(folder):
     for end, (read, name) in FORMATS.items():
         for at in folder, folder/name:
             if any((at/(b + end)).is_file() for b in BATCHES): return at, end, read
-    raise FileNotFoundError(f'{folder} has neither data_batch_1 nor data_batch_1.bin in it: give the '
-        'folder into which cifar-10-python.tar.gz or cifar-10-binary.tar.gz was unpacked')
+    raise FileNotFoundError(
+        f'{folder} has neither data_batch_1 nor data_batch_1.bin in it: '
+        'give the folder into which cifar-10-python.tar.gz or cifar-10-binary.tar.gz was unpacked')
 
 def class_names(folder, end):
     "The names of the classes, numbers where the file with them is missing"

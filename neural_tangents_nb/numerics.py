@@ -56,7 +56,10 @@ def balance(
 @jax.custom_jvp
 def det(k11, k12, k22):
     "$k_{11}k_{22}-k_{12}^2\\ge 0$, without cancellation for near inputs; balance them first"
-    choose = lambda *v: jnp.where(k11 > 2*k22, v[0], jnp.where(k22 > 2*k11, v[1], 1.)).astype(jnp.result_type(k12))
+    def choose(left, right):
+        "`left` or `right`, by whose variance is more than twice the other; 1 if neither is"
+        factor = jnp.where(k11 > 2*k22, left, jnp.where(k22 > 2*k11, right, 1.))
+        return factor.astype(jnp.result_type(k12))
     c = jnp.abs(k12)
     a, b = k11*choose(.5, 2.) - c, k22*choose(2., .5) - c
     d = c*(a + b) + a*b
@@ -102,7 +105,7 @@ def _ratio(y, x):
 def _turn(y, x, dy, dx):
     "The change of the angle of the point `(x, y)`"
     h = inv(lax.stop_gradient(jnp.maximum(jnp.abs(x), jnp.abs(y))))
-    v, w = y*h, x*h                                       # unit-sized: their squares cannot overflow
+    v, w = y*h, x*h # unit-sized: their squares cannot overflow
     return (w*dy - v*dx)*h*inv(v*v + w*w)
 
 @jax.custom_jvp
@@ -140,7 +143,7 @@ def angle(
     k12: jax.Array, # covariances
     k22: jax.Array, # variances of the right inputs
 ) -> jax.Array:     # in $[0,\pi]$
-    "The angle between two Gaussians, $\\pi/2$ where one vanishes; its slope at 0 and $\\pi$ is taken as 0"
+    "The angle of two Gaussians, $\\pi/2$ where one vanishes; at 0 and $\\pi$ its slope is set to 0"
     y, x, *_ = legs(k11, k12, k22)
     return atan2(y, x)
 

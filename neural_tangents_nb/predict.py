@@ -17,14 +17,15 @@ from jax import numpy as jnp
 from .core import canonical_get, select, struct, tree_leaves
 from .kernel import Kernel
 from .solvers import (
-    Cholesky, Eigh, at_once, check_solver, concrete, iterative, noise, phi, precise, rank, regularize)
+    Cholesky, Eigh, at_once, check_solver, concrete, iterative,
+    noise, phi, precise, rank, regularize)
 from .tiles import KernelMatrix, Tiled, Whole
 if TYPE_CHECKING: from jaxtyping import Float, Int
 else: from typing import Annotated as Float, Annotated as Int # who runs this needs no jaxtyping
 
 # %% ../nbs/16_predict.ipynb #195f6151
 class Layout(NamedTuple):
-    "How targets `(n, *outputs)` become a matrix `(n*d, q)`: axes in the kernel by row, `trace_axes` by column"
+    "How targets `(n, *outputs)` become a matrix `(n*d, q)`: kernel axes as rows, others as columns"
     shape: tuple # Shape of the targets
     kept: tuple # Axes that the kernel has, the batch first
     traced: tuple # Axes along which outputs share a kernel
@@ -43,11 +44,13 @@ def layout(y, trace_axes):
     "The `Layout` of targets `y`"
     axes = (trace_axes,) if isinstance(trace_axes, int) else tuple(trace_axes)
     if not all(-y.ndim <= a < y.ndim for a in axes):
-        raise ValueError(f'trace_axes={trace_axes} name an axis that y_train of shape {y.shape} does not have')
+        raise ValueError(
+            f'trace_axes={trace_axes} name an axis that y_train of shape {y.shape} does not have')
     traced = tuple(sorted({a % y.ndim for a in axes}))
     if 0 in traced:
-        raise ValueError(f'trace_axes={trace_axes} contain the batch axis of y_train, of shape {y.shape}: '
-                                     'give targets one axis more, y_train[:, None], for a single output')
+        raise ValueError(
+            f'trace_axes={trace_axes} contain the batch axis of y_train, of shape {y.shape}: '
+            'give targets one axis more, y_train[:, None], for a single output')
     return Layout(y.shape, tuple(a for a in range(y.ndim) if a not in traced), traced)
 
 # %% ../nbs/16_predict.ipynb #675a7848
@@ -60,7 +63,9 @@ def matrix(lay, k, name, n1=None, n2=None):
     n1, n2 = n1 or k.shape[0], n2 or (k.shape[1] if k.ndim > 1 else None)
     want = (n1, n2) + tuple(d for d in lay.dims for _ in 'dd')
     if k.shape != want:
-        raise ValueError(f'{name} has the shape {k.shape}; targets {lay.shape} with trace axes {lay.traced} need {want}')
+        raise ValueError(
+            f'{name} has the shape {k.shape}; '
+            f'targets {lay.shape} with trace axes {lay.traced} need {want}')
     return k.transpose(_rows(0, lay.dims)).reshape(n1*lay.d, n2*lay.d)
 
 def unmatrix(lay, c):
@@ -80,7 +85,8 @@ def array(name, a, symmetric=False):
     "`a` as an array of floats without NaN; other input raises, naming `name`"
     with at_once(a): a, sound = jnp.asarray(a), None if not concrete(a) else _finite(jnp.asarray(a))
     if not jnp.issubdtype(a.dtype, jnp.floating):
-        raise TypeError(f'{name} must be real floats, got {a.dtype}: use .astype(float), or `centred_labels` for classes')
+        raise TypeError(f'{name} must be real floats, got {a.dtype}: '
+                        'use .astype(float), or `centred_labels` for classes')
     if not a.size: raise ValueError(f'{name} is empty, of shape {a.shape}')
     if sound is not None and not sound: raise ValueError(f'{name} has NaN or infinite entries')
     return a
@@ -88,7 +94,8 @@ def array(name, a, symmetric=False):
 def lazy_matrix(lay, k, name, square=False):
     "A `KernelMatrix`, if it fits the targets"
     if lay.d > 1: raise NotImplementedError(
-        f'{name} is a {type(k).__name__}, which needs outputs that share one kernel: targets {lay.shape} with trace_axes=(-1,)')
+        f'{name} is a {type(k).__name__}, which needs outputs that share one kernel: '
+        f'targets {lay.shape} with trace_axes=(-1,)')
     if k.shape[1:] != lay.shape[:1] or (square and k.shape[0] != k.shape[1]): raise ValueError(
         f'{name} has the shape {k.shape}, but there are {lay.shape[0]} train points')
     return k
@@ -103,8 +110,8 @@ def kernel_matrix(lay, k, name):
 
 # %% ../nbs/16_predict.ipynb #1bc59537
 def _covariance(solver, s, th_dt, k_dt, k_dd, k_tt, diag):
-    r"$K_{tt} + AK_{dd}A^\top - AK_{dt} - K_{td}A^\top$ with $A^\top=\varphi_s(\Theta)\Theta_{dt}$; `k_dd=None`: $\Theta=K$"
-    if k_dd is None: a, c = k_dt, -solver.flow(None if s is None else 2*s, k_dt)/2
+    r"$K_{tt} + AK_{dd}A^\top - AK_{dt} - K_{td}A^\top$ with $A^\top=\varphi_s(\Theta)\Theta_{dt}$"
+    if k_dd is None: a, c = k_dt, -solver.flow(None if s is None else 2*s, k_dt)/2 # $\Theta=K$
     else:
         a = solver.flow(s, th_dt)
         c = k_dd@a/2 - k_dt
@@ -115,7 +122,7 @@ def _covariance(solver, s, th_dt, k_dt, k_dd, k_tt, diag):
 @partial(jax.jit, static_argnames='diag')
 @precise
 def moments(solver, s, r, th_td, k_td=None, k_dd=None, k_tt=None, diag=False):
-    r"Mean $\Theta_{td}\varphi_s(\Theta_{dd})r$ and covariance (variances if `diag`) at times `s`; no covariance without `k_tt`"
+    r"Mean $\Theta_{td}\varphi_s(\Theta_{dd})r$, with `k_tt` covariance or variances, at times `s`"
     mean = th_td@solver.flow(s, r)
     if k_tt is None: return mean, None
     cov = lambda s: _covariance(solver, s, th_td.T, k_td.T, k_dd, k_tt, diag)
@@ -125,7 +132,7 @@ def moments(solver, s, r, th_td, k_td=None, k_dd=None, k_tt=None, diag=False):
 
 # %% ../nbs/16_predict.ipynb #4505c2e7
 class Gaussian(NamedTuple):
-    "A Gaussian over functions at test points: outputs along `trace_axes` are independent and share the covariance"
+    "A Gaussian over functions at test points, independent along `trace_axes` with one covariance"
     mean: jax.Array # `(*t, m, *outputs)`
     covariance: jax.Array # `(*t, m, m, d, d, ...)`, `d` the outputs that the kernel has
 
@@ -154,14 +161,15 @@ def _noise_level(diag_reg, lay):
     if isinstance(diag_reg, str): return diag_reg
     r = np.asarray(diag_reg) if concrete(diag_reg) else diag_reg
     if r.ndim and r.shape != lay.shape[:1]:
-        raise ValueError(f'diag_reg must be a number, {lay.shape[0]} numbers (one per train point) or "auto"; got the shape {r.shape}')
+        raise ValueError(f'diag_reg must be a number, {lay.shape[0]} numbers (one per train point) '
+                         f'or "auto"; got the shape {r.shape}')
     if concrete(r) and not (r >= 0).all():
         raise ValueError(f'diag_reg must not be negative or NaN, got {diag_reg}')
     return jnp.repeat(r, lay.d) if r.ndim else r
 
 # %% ../nbs/16_predict.ipynb #71c904ba
 class Train:
-    "Targets and the kernels of the train points (`kernel(name)`), with flattened kernels and solvers kept"
+    "Targets and the train kernels (`kernel(name)`), with flattened kernels and solvers kept"
     def __init__(self, y, kernel, diag_reg=0., absolute=False, trace_axes=(-1,), solver='cholesky'):
         self.targets = array('y_train', y)
         self.lay = layout(self.targets, trace_axes)
@@ -174,11 +182,13 @@ class Train:
         k = self.kernel(name)
         if isinstance(k, KernelMatrix): return once(self.cache, name, lambda: self.lazy(k))
         make = lambda: kernel_matrix(self.lay, k, 'k_train_train')
-        return keep(self.cache, name, make if self.by in ('auto', 'cholesky') else lambda: Whole(make()), k)
+        plain = self.by in ('auto', 'cholesky')
+        return keep(self.cache, name, make if plain else lambda: Whole(make()), k)
     def regular(self, name):
         "The flattened kernel `name`, regularized"
         k, reg = self.k(name), self.reg
-        return keep(self.cache, ('regular', name), lambda: regularize(k, noise(k, reg, self.absolute)), k, reg)
+        make = lambda: regularize(k, noise(k, reg, self.absolute))
+        return keep(self.cache, ('regular', name), make, k, reg)
     def solver(self, name, t=None):
         "`Cholesky` of the regularized kernel for `t=None`, else `Eigh`"
         if isinstance(k := self.k(name), KernelMatrix): return self.iterative(name, k, t)
@@ -186,13 +196,16 @@ class Train:
         return keep(self.cache, (S, name), lambda: S.of(k), k)
     def lazy(self, k):
         if self.by == 'cholesky': raise ValueError(
-            "solver='cholesky', or this function, needs the kernel in memory: pass np.asarray(kernel), or use gp_inference by solver='cg'")
+            "solver='cholesky', or this function, needs the kernel in memory: "
+            "pass np.asarray(kernel), or use gp_inference by solver='cg'")
         return lazy_matrix(self.lay, k, 'k_train_train', square=True)
     def iterative(self, name, k, t):
         "The solver of a `KernelMatrix`"
         if t is not None: raise ValueError(
-            'predictions at a time `t` need the eigenvalues of a kernel in memory: pass it as an array, or solver="cholesky", or ask for t=None')
-        return once(self.cache, ('iterative', name), lambda: iterative(self.by, k, noise(k, self.reg, self.absolute)))
+            'predictions at a time `t` need the eigenvalues of a kernel in memory: '
+            'pass it as an array, or solver="cholesky", or ask for t=None')
+        make = lambda: iterative(self.by, k, noise(k, self.reg, self.absolute))
+        return once(self.cache, ('iterative', name), make)
     def turned(self, name, prior=None):
         "The solver of `name` in its eigenbasis, the basis, and there the kernel `prior`"
         solver, k = self.solver(name, 0.), None if prior is None else self.k(prior)
@@ -206,11 +219,12 @@ class Train:
 def _turn(v, *ks): return [None if k is None else k@v for k in ks]
 
 # %% ../nbs/16_predict.ipynb #d10408e5
-_trains = dict(nngp='nngp', ntk='ntk', ntkgp='ntk') # the kernel that drives the training ...
-_prior = dict(nngp='nngp', ntk='nngp', ntkgp='ntk') # ... and the covariance at initialization, for each `get`
+# For each `get`, the kernel that drives the training, and the covariance at initialization
+_trains = dict(nngp='nngp', ntk='ntk', ntkgp='ntk')
+_prior = dict(nngp='nngp', ntk='nngp', ntkgp='ntk')
 
 def posterior(train, get, s, td, tt, cov):
-    "Predictions `get` at scaled times `s`; `td`, `tt` name test kernels (None: train points); `cov`: bool or 'diag'"
+    "Predictions `get` at times `s`; `td`, `tt`: test kernels (None: train); `cov`: bool or 'diag'"
     lay, theta, prior, diag = train.lay, _trains[get], _prior[get], cov == 'diag'
     same = theta == prior
     if td is None and s is None:
@@ -239,16 +253,18 @@ def _result(lay, mean, cov, diag):
 # %% ../nbs/16_predict.ipynb #e737f910
 @precise
 def by_solves(train, solver, get, td, tt, cov):
-    "`posterior` at infinite time by a solver that knows no factors: one solve for the mean, one for the covariance"
+    "`posterior` at infinite time without factors: one solve for the mean, one for the covariance"
     theta, prior, diag = _trains[get], _prior[get], cov == 'diag'
-    weights = once(train.cache, ('weights', theta), lambda: np.asarray(solver.solve(train.y), np.float64))
+    solve = lambda b: np.asarray(solver.solve(b), np.float64)
+    weights = once(train.cache, ('weights', theta), lambda: solve(train.y))
     product = lambda k, v: (k if isinstance(k, KernelMatrix) else Whole(k)).matmul(v)
-    result = lambda mean, c: _result(train.lay, jnp.asarray(mean, train.y.dtype), None if c is None else jnp.asarray(c, train.y.dtype), diag)
+    cast = lambda a: None if a is None else jnp.asarray(a, train.y.dtype)
+    result = lambda mean, c: _result(train.lay, cast(mean), cast(c), diag)
     mean = product(td(theta), weights)
     if not cov: return result(mean, None)
     wide = lambda k: np.asarray(k).astype(np.float64)
     th_dt = wide(td(theta)).T
-    a = np.asarray(solver.solve(th_dt), np.float64)
+    a = solve(th_dt)
     if theta == prior: a, c = th_dt, -a/2
     else: c = product(train.k(prior), a)/2 - wide(td(prior)).T
     if diag: return result(mean, wide(tt(prior)) + 2*(a*c).sum(0))
@@ -259,7 +275,7 @@ def by_solves(train, solver, get, td, tt, cov):
 _F = TypeVar('_F', bound=Callable)
 
 def former(is_former: Callable, now: str) -> Callable[[_F], _F]:
-    "A decorator: calls in a form of 2019, told by `is_former(args, kwargs)`, raise a TypeError that names the present form"
+    "Decorator: calls in a form of 2019 (`is_former(args, kwargs)`) raise and name the present form"
     def deco(f: _F) -> Any:
         @wraps(f)
         def run(*args, **kwargs):
@@ -271,11 +287,12 @@ def former(is_former: Callable, now: str) -> Callable[[_F], _F]:
 
 # %% ../nbs/16_predict.ipynb #ec01cb1d
 def pick(k, need, arg):
-    "The kernels named in `need`, of `k`: a named tuple, a `Kernel`, or an array that stands for the only one needed"
+    "The kernels named in `need`, of `k`: a named tuple, a `Kernel`, or the only one"
     if isinstance(k, (jax.Array, np.ndarray, KernelMatrix)):
         if len(need) > 1:
-            raise ValueError(f'the prediction needs the kernels {sorted(need)} in {arg}, which is one array: '
-                                           "compute it with get=('nngp', 'ntk')")
+            raise ValueError(
+                f'the prediction needs the kernels {sorted(need)} in {arg}, which is one array: '
+                "compute it with get=('nngp', 'ntk')")
         return {name: k for name in need}
     got = {name: getattr(k, name, None) for name in need}
     for name, v in got.items():
@@ -289,13 +306,14 @@ def names(get, known=('nngp', 'ntk')):
     get = canonical_get(('nngp', 'ntk') if get is None else get)
     for g in (get,) if isinstance(get, str) else get:
         if g == 'ntkgp' and g not in known:
-            raise NotImplementedError("get='ntkgp' is not an ensemble of networks: use gp_inference")
+            raise NotImplementedError(
+                "get='ntkgp' is not an ensemble of networks: use gp_inference")
         if g not in known:
             raise ValueError(f'get must be one of {known} or a tuple of them, got {g!r}')
     return get
 
 def needed(get, cov=True):
-    "Names of the kernels behind predictions `get`: those that train, and with `cov` those of the initialization"
+    "Names of the kernels behind predictions `get`: those that train, with `cov` the priors as well"
     gs = (get,) if isinstance(get, str) else get
     return {_trains[g] for g in gs} | ({_prior[g] for g in gs} if cov else set())
 
@@ -306,7 +324,9 @@ def check_cov(cov):
 
 def _test_kernels(lay, k, need, arg, n2):
     "The flattened test kernels as a function of their name"
-    flat = lambda v: lazy_matrix(lay, v, arg) if isinstance(v, KernelMatrix) else matrix(lay, array(arg, v), arg, None, n2)
+    def flat(v):
+        if isinstance(v, KernelMatrix): return lazy_matrix(lay, v, arg)
+        return matrix(lay, array(arg, v), arg, None, n2)
     return {name: flat(v) for name, v in pick(k, need, arg).items()}.__getitem__
 
 def _variances(lay, k, need, arg):
@@ -318,23 +338,27 @@ def _variances(lay, k, need, arg):
 
 # %% ../nbs/16_predict.ipynb #473442e5
 @former(lambda args, kwargs: (args and callable(args[0])) or 'get' in kwargs or 'x_train' in kwargs,
-    'gp_inference(kernel_fn(x_train, None, get), y_train)(get, k_test_train=kernel_fn(x_test, x_train, get), '
-    "k_test_test=kernel_fn(x_test, None, 'nngp')), or gradient_descent_mse_ensemble(kernel_fn, x_train, y_train)(x_test=x_test, get=get)")
+    'gp_inference(kernel_fn(x_train, None, get), y_train)'
+    '(get, k_test_train=kernel_fn(x_test, x_train, get), '
+    "k_test_test=kernel_fn(x_test, None, 'nngp')), "
+    'or gradient_descent_mse_ensemble(kernel_fn, x_train, y_train)(x_test=x_test, get=get)')
 def gp_inference(
     k_train_train: 'Float[jax.Array|np.ndarray, "n n *d"]|KernelMatrix|Kernel|tuple', # Train kernel
     y_train: 'Float[jax.Array|np.ndarray, "n *outputs"]', # Targets
     diag_reg=0., # Noise on the diagonal: a number, one per train point, or 'auto'
     diag_reg_absolute_scale: bool = False, # Is it in units of the kernel? Else of its mean diagonal
     trace_axes=(-1,), # Output axes along which the kernel is the identity
-    solver='auto', # 'auto', 'cholesky', 'cg' or a function `(k, noise)`; 'auto': by the type of the kernel
+    solver='auto', # 'auto' (by the type of the kernel), 'cholesky', 'cg' or a function `(k, noise)`
 ) -> Callable:
-    "Infinite-time `predict_fn(get, k_test_train, k_test_test, compute_cov)`; covariances where `k_test_test` is given"
+    """Infinite-time `predict_fn(get, k_test_train, k_test_test, compute_cov)`;
+    covariances where `k_test_test` is given"""
     kernel = lambda name: pick(k_train_train, {name}, 'k_train_train')[name]
     train = Train(y_train, kernel, diag_reg, diag_reg_absolute_scale, trace_axes, solver)
     def predict_fn(get=None, k_test_train=None, k_test_test=None, compute_cov=True):
         get = names(get, ('nngp', 'ntk', 'ntkgp')); check_cov(compute_cov)
         cov = compute_cov if k_test_test is not None else False
-        need, prior = needed(get, cov), {_prior[g] for g in ((get,) if isinstance(get, str) else get)}
+        need = needed(get, cov)
+        prior = {_prior[g] for g in ((get,) if isinstance(get, str) else get)}
         pick(k_train_train, need, 'k_train_train')
         td = tt = None
         if k_test_train is not None:
@@ -348,7 +372,8 @@ def gp_inference(
 def scaled_time(t, learning_rate, y):
     r"$s=\eta t/|y|$ of the targets' dtype, `None` for `None`; negative or NaN times raise"
     if jnp.ndim(learning_rate):
-        raise TypeError(f'learning_rate must be a number, got an array of shape {jnp.shape(learning_rate)}')
+        raise TypeError(
+            f'learning_rate must be a number, got an array of shape {jnp.shape(learning_rate)}')
     if t is None: return None
     if concrete(t) and not (np.asarray(t) >= 0).all():
         raise ValueError(f't must not be negative or NaN, got {t}')
@@ -366,7 +391,8 @@ def start(f0, shape, name):
 def check_asked(train_0, test_0, k_test_train):
     "Whose outputs are asked for, and is their kernel there?"
     if train_0 is None and test_0 is None:
-        raise ValueError('give initial outputs on train points, test points or both: none were given')
+        raise ValueError(
+            'give initial outputs on train points, test points or both: none were given')
     if test_0 is not None and k_test_train is None:
         raise ValueError('predicting from initial test outputs needs k_test_train')
 
@@ -381,7 +407,8 @@ def gradient_descent_mse(
     diag_reg_absolute_scale: bool = False, # Is it in units of the kernel? Else of its mean diagonal
     trace_axes=(-1,), # Output axes along which the kernel is the identity
 ) -> Callable:
-    "Outputs under gradient descent on the squared loss: `predict_fn(t, fx_train_0, fx_test_0, k_test_train)`"
+    """Outputs under gradient descent on the squared loss:
+    `predict_fn(t, fx_train_0, fx_test_0, k_test_train)`"""
     kernel = lambda name: pick(k_train_train, {name}, 'k_train_train')[name]
     train = Train(y_train, kernel, diag_reg, diag_reg_absolute_scale, trace_axes)
     train.k('ntk'); lay = train.lay
@@ -390,12 +417,12 @@ def gradient_descent_mse(
         s = scaled_time(t, learning_rate, train.y)
         f0 = start(0. if fx_train_0 is None else fx_train_0, lay.shape, 'fx_train_0')
         r, solver, out = train.y - lay.flat(f0), train.solver('ntk', s), []
-        if fx_train_0 is not None:
-            out.append(train.targets if s is None else f0 + lay.unflat(moments(solver, s, r, solver.k)[0]))
+        way = lambda k: lay.unflat(moments(solver, s, r, k)[0])
+        if fx_train_0 is not None: out.append(train.targets if s is None else f0 + way(solver.k))
         if fx_test_0 is not None:
             td = _test_kernels(lay, k_test_train, {'ntk'}, 'k_test_train', lay.shape[0])('ntk')
             shape = (len(td)//lay.d, *lay.shape[1:])
-            out.append(start(fx_test_0, shape, 'fx_test_0') + lay.unflat(moments(solver, s, r, td)[0]))
+            out.append(start(fx_test_0, shape, 'fx_test_0') + way(td))
         return out[0] if len(out) == 1 else tuple(out)
     return predict_fn
 
@@ -415,7 +442,9 @@ def mixed_kwargs(train, test):
     for k in train.keys() & test.keys():
         if _equal(train[k], test[k]): continue
         if not (_sided(train[k]) and _sided(test[k])):
-            raise ValueError(f'{k} differs between train and test, and is not a pair of arrays, one for each input')
+            raise ValueError(
+                f'{k} differs between train and test, '
+                'and is not a pair of arrays, one for each input')
         out[k] = test[k][0], train[k][0]
     return out
 
@@ -445,7 +474,8 @@ def checked_inputs(name, x):
     "Inputs, an array or nested lists of them, without NaN and not empty"
     for a in tree_leaves(x):
         if not np.size(a): raise ValueError(f'{name} is empty, of shape {np.shape(a)}')
-        if jnp.issubdtype(jnp.result_type(a), jnp.inexact) and concrete(a) and not np.isfinite(a).all():
+        floats = jnp.issubdtype(jnp.result_type(a), jnp.inexact)
+        if floats and concrete(a) and not np.isfinite(a).all():
             raise ValueError(f'{name} has NaN or infinite entries')
     return x
 
@@ -461,8 +491,10 @@ class _Points:
     "The kernels of train and test inputs by name; those of the train inputs are computed once"
     def __init__(self, kernel_fn, x, kwargs, tiled=False):
         if not callable(kernel_fn):
-            raise TypeError(f'kernel_fn must be a function (x1, x2, get), got {type(kernel_fn).__name__}')
-        self.kernel_fn, self.x, self.kwargs, self.known = kernel_fn, checked_inputs('x_train', x), kwargs, {}
+            raise TypeError(
+                f'kernel_fn must be a function (x1, x2, get), got {type(kernel_fn).__name__}')
+        self.kernel_fn, self.x = kernel_fn, checked_inputs('x_train', x)
+        self.kwargs, self.known = kwargs, {}
         self.compute = _tiled if tiled else _kernels
     def train(self, need):
         missing = need - self.known.keys()
@@ -472,7 +504,9 @@ class _Points:
     def test_train(self, lay, x_test, need, kwargs):
         check_alike(x_test, self.x)
         k = self.compute(self.kernel_fn, x_test, self.x, need, **mixed_kwargs(self.kwargs, kwargs))
-        flat = lambda v: v if isinstance(v, KernelMatrix) else matrix(lay, v, 'k_test_train', None, lay.shape[0])
+        def flat(v):
+            if isinstance(v, KernelMatrix): return v
+            return matrix(lay, v, 'k_test_train', None, lay.shape[0])
         return {g: flat(v) for g, v in k.items()}.__getitem__
     def test_test(self, lay, x_test, cov, kwargs):
         kwargs = {**self.kwargs, **kwargs}
@@ -481,7 +515,10 @@ class _Points:
         return lambda name: v
 
 # %% ../nbs/16_predict.ipynb #9ad0a99c
-@former(lambda args, kwargs: (len(args) > 3 and jnp.ndim(args[3]) > 0) or 'get' in kwargs or 'x_test' in kwargs,
+def _ensemble_of_2019(args, kwargs):
+    return (len(args) > 3 and jnp.ndim(args[3]) > 0) or 'get' in kwargs or 'x_test' in kwargs
+
+@former(_ensemble_of_2019,
     'gradient_descent_mse_ensemble(kernel_fn, x_train, y_train)(t, x_test, get, compute_cov)')
 def gradient_descent_mse_ensemble(
     kernel_fn: Callable, # `kernel_fn(x1, x2, get, **kwargs)`, of any origin
@@ -494,12 +531,15 @@ def gradient_descent_mse_ensemble(
     solver='auto', # 'cg': never form the kernel (`t=None` only); 'auto': so above 20,000 points
     **kernel_fn_train_train_kwargs, # For `kernel_fn` on train inputs
 ) -> Callable:
-    "Ensembles of trained networks: `predict_fn(t, x_test, get, compute_cov, **kernel_fn_test_test_kwargs)`"
-    train = Train(y_train, None, diag_reg, diag_reg_absolute_scale, trace_axes, solver); lay = train.lay
+    """Ensembles of trained networks:
+    `predict_fn(t, x_test, get, compute_cov, **kernel_fn_test_test_kwargs)`"""
+    train = Train(y_train, None, diag_reg, diag_reg_absolute_scale, trace_axes, solver)
+    lay = train.lay
     tiled = solver not in ('auto', 'cholesky') or (solver == 'auto' and lay.shape[0] > LARGE)
     points = _Points(kernel_fn, x_train, kernel_fn_train_train_kwargs, tiled)
     if len(tree_leaves(x_train)[0]) != lay.shape[0]:
-        raise ValueError(f'x_train has {len(tree_leaves(x_train)[0])} points, y_train {lay.shape[0]}')
+        raise ValueError(
+            f'x_train has {len(tree_leaves(x_train)[0])} points, y_train {lay.shape[0]}')
     def predict_fn(t=None, x_test=None, get=None, compute_cov=False, **kernel_fn_test_test_kwargs):
         get, s = names(get), scaled_time(t, learning_rate, train.y)
         check_cov(compute_cov)
@@ -522,14 +562,15 @@ class ODEState:
 
 # %% ../nbs/16_predict.ipynb #718b31f7
 class Flow(NamedTuple):
-    "The dynamics of the weights `b` (and of their velocity `c`); `args` are `lift`, `phi`, `f0`, `q0`, `y`"
+    "The dynamics of weights `b` (and velocity `c`); `args` are `lift`, `phi`, `f0`, `q0`, `y`"
     loss: Callable
     lay: Layout
     mu: jax.Array|None # Friction, or None without momentum
-    def outputs(self, tau, b, lift, f0, q0): return f0 + lift@b + (0 if q0 is None else q0*phi(-self.mu, tau))
+    def outputs(self, tau, b, lift, f0, q0):
+        return f0 + lift@b + (0 if q0 is None else q0*phi(-self.mu, tau))
     def velocity(self, tau, c, lift, q0): return lift@c + q0*jnp.exp(self.mu*tau)
     def read(self, states, put, lift, f0, q0):
-        "Outputs and velocities (None without momentum) of the points that `lift` belongs to, at the times of `states`"
+        "Outputs and velocities (or None) of the points of `lift`, at the times of `states`"
         taus, (b, *c) = states
         show = lambda a: self.lay.unflat(put(a))
         f = jax.vmap(lambda tau, b: self.outputs(tau, b, lift, f0, q0))(taus, b)
@@ -561,13 +602,16 @@ def remaining(flow, tau, state, args):
     hg = jax.jvp(lambda f: flow.gradient(f, y), (f,), (g,))[1]
     gg, ghg = (g**2).sum(), jnp.abs((g*hg).sum())
     way = jnp.sqrt(gg)*gg/jnp.maximum(ghg, jnp.finfo(gg.dtype).tiny)
-    if len(state) > 1: way = way + jnp.linalg.norm(flow.velocity(tau, state[1], lift, q0))/jnp.abs(flow.mu)
+    if len(state) > 1:
+        speed = jnp.linalg.norm(flow.velocity(tau, state[1], lift, q0))
+        way = way + speed/jnp.abs(flow.mu)
     return jnp.where(gg > 0, way, 0)/(1 + jnp.linalg.norm(f))
 
 # %% ../nbs/16_predict.ipynb #59ce9163
 def _diffrax():
     try: import diffrax
-    except ImportError as e: raise ImportError('gradient_descent integrates with diffrax: pip install diffrax') from e
+    except ImportError as e:
+        raise ImportError('gradient_descent integrates with diffrax: pip install diffrax') from e
     return diffrax
 
 @partial(jax.jit, static_argnames=('loss', 'lay', 'rtol', 'max_steps'))
@@ -580,7 +624,8 @@ def _solve(loss, lay, mu, taus, args, rtol, max_steps):
     l = (features**2).sum(0)
     horizon = 1e4*y.size/jnp.min(jnp.where(l > 0, l, jnp.inf))
     end = horizon if rest else jnp.where(taus[-1] > 0, taus[-1], 1.)
-    event = dx.Event(lambda t, s, args, **_: remaining(flow, t, s, args) < 10*rtol) if rest else None
+    at_rest = lambda t, s, args, **_: remaining(flow, t, s, args) < 10*rtol
+    event = dx.Event(at_rest) if rest else None
     solver = dx.Kvaerno5() if len(state)*y.size <= 600 else dx.Dopri8()
     sol = dx.diffeqsolve(
         dx.ODETerm(flow.field), solver, jnp.zeros_like(end), end, None, state, args,
@@ -591,18 +636,21 @@ def _solve(loss, lay, mu, taus, args, rtol, max_steps):
     return sol.ts, sol.ys, sol.result == wanted, sol.stats['num_steps']
 
 def integrate(flow, taus, args, rtol, max_steps):
-    "Times and states at sorted times `taus` or at rest (`None`); not reached: an error, or NaN under `jit`"
+    "Times and states at sorted `taus` or at rest (`None`); if not reached, an error (`jit`: NaN)"
     ts, states, ok, steps = _solve(flow.loss, flow.lay, flow.mu, taus, args, rtol, max_steps)
     if concrete(ok) and not ok: raise RuntimeError(_astray(taus is None, max_steps, steps))
     return ts, jax.tree.map(lambda a: jnp.where(ok, a, jnp.nan), states)
 
 def _astray(rest, max_steps, steps):
-    if rest: return (f'gradient flow did not come to rest in {steps} steps (max_steps={max_steps}): the loss may have no minimum, '
-                     'as the cross-entropy of separable classes; ask for a finite t')
-    return f'the integration stopped after {steps} steps, before the last time: raise max_steps={max_steps} or rtol'
+    if rest: return (
+        f'gradient flow did not come to rest in {steps} steps (max_steps={max_steps}): '
+        'the loss may have no minimum, as the cross-entropy of separable classes; '
+        'ask for a finite t')
+    return (f'the integration stopped after {steps} steps, before the last time: '
+            f'raise max_steps={max_steps} or rtol')
 
 def sorted_times(t, pace, dtype):
-    "Times of any shape, sorted for the integrator, and the function that puts results back into that shape"
+    "Times of any shape, sorted for the integrator, and what puts results back into that shape"
     if t is None: return None, lambda a: a[0]
     if concrete(t) and not (np.isfinite(t).all() and (np.asarray(t) >= 0).all()):
         raise ValueError(f't must be finite and not negative (None is the point of rest), got {t}')
@@ -612,7 +660,7 @@ def sorted_times(t, pace, dtype):
 
 # %% ../nbs/16_predict.ipynb #0cf47099
 def ode_state(lay, state, fx_test_0, momentum, m):
-    "The flattened `f_train, f_test, q_train, q_test` to start from; test parts are None if not asked for"
+    "Flattened `f_train, f_test, q_train, q_test` to start from; test parts None if not asked for"
     if not isinstance(state, ODEState): state = ODEState(0. if state is None else state, fx_test_0)
     elif fx_test_0 is not None:
         raise ValueError('fx_test_0 belongs into the ODEState that is given')
@@ -621,7 +669,8 @@ def ode_state(lay, state, fx_test_0, momentum, m):
     def flat(f, shape, name): return lay.flat(start(0. if f is None else f, shape, name))
     test = (m, *lay.shape[1:])
     velocity = lambda q, *args: None if momentum is None else flat(q, *args)
-    f, q = flat(state.fx_train, lay.shape, 'fx_train'), velocity(state.qx_train, lay.shape, 'qx_train')
+    f = flat(state.fx_train, lay.shape, 'fx_train')
+    q = velocity(state.qx_train, lay.shape, 'qx_train')
     if state.fx_test is None: return f, None, q, None
     return f, flat(state.fx_test, test, 'fx_test'), q, velocity(state.qx_test, test, 'qx_test')
 
@@ -638,17 +687,21 @@ def gradient_descent(
     rtol: float|None = None, # Tolerance of the integrator, 1e-9 in float64 and 1e-5 in float32
     max_steps: int = 20_000, # Steps of the integrator
 ) -> Callable:
-    "Outputs under gradient descent on any loss: `predict_fn(t, fx_train_or_state_0, fx_test_0, k_test_train)`"
+    """Outputs under gradient descent on any loss:
+    `predict_fn(t, fx_train_or_state_0, fx_test_0, k_test_train)`"""
     if momentum is not None and concrete(momentum) and not 0 <= momentum < 1:
         raise ValueError(f'momentum must be in [0, 1), got {momentum}')
-    train = Train(y_train, lambda name: pick(k_train_train, {name}, 'k_train_train')[name], trace_axes=trace_axes)
-    y, lay, pace = train.y, train.lay, learning_rate if momentum is None else jnp.sqrt(learning_rate)
+    kernel = lambda name: pick(k_train_train, {name}, 'k_train_train')[name]
+    train = Train(y_train, kernel, trace_axes=trace_axes)
+    y, lay = train.y, train.lay
+    pace = learning_rate if momentum is None else jnp.sqrt(learning_rate)
     train.k('ntk'); scaled_time(None, learning_rate, y)
     rtol = rtol or (1e-9 if y.dtype == jnp.float64 else 1e-5)
     flow = Flow(loss, lay, None if momentum is None else jnp.asarray((momentum-1)/pace, y.dtype))
     def predict_fn(t=None, fx_train_or_state_0=0., fx_test_0=None, k_test_train=None):
         given = isinstance(fx_train_or_state_0, ODEState)
-        check_asked(fx_train_or_state_0, fx_train_or_state_0.fx_test if given else fx_test_0, k_test_train)
+        asked = fx_train_or_state_0.fx_test if given else fx_test_0
+        check_asked(fx_train_or_state_0, asked, k_test_train)
         td, m = None, 0
         if k_test_train is not None:
             td = _test_kernels(lay, k_test_train, {'ntk'}, 'k_test_train', lay.shape[0])('ntk')
@@ -672,21 +725,23 @@ def max_learning_rate(
     momentum=0., # Heavy-ball momentum
     eps: float = 1e-12, # Added to the largest eigenvalue
 ) -> float: # A number, or a tracer under `jit`
-    r"The learning rate above which gradient descent on the squared loss diverges, $2(1+m)|y|/(l_{\max}+\epsilon)$"
+    r"The rate above which gradient descent on squares diverges, $2(1+m)|y|/(l_{\max}+\epsilon)$"
     k = pick(ntk_train_train, {'ntk'}, 'ntk_train_train')['ntk']
     dims = k.shape[2::2]
     lay = layout(jnp.zeros((k.shape[0], *dims), jnp.int8), ())
     k = kernel_matrix(lay, k, 'ntk_train_train')
-    rate = 2*(1+momentum)*(len(k) if y_train_size is None else y_train_size)/(jnp.linalg.eigvalsh(k)[-1] + eps)
+    size = len(k) if y_train_size is None else y_train_size
+    rate = 2*(1+momentum)*size/(jnp.linalg.eigvalsh(k)[-1] + eps)
     return float(rate) if concrete(rate) else rate
 
 # %% ../nbs/16_predict.ipynb #fc1e7145
 def _split_shape(g, q):
-    "The `Layout` of a Gaussian's outputs, its last `q` axes traced, and the number of leading time axes"
+    "The `Layout` of a Gaussian's outputs, its last `q` axes traced, and how many time axes lead"
     kept = g.covariance.ndim - g.mean.ndim - 1 + q
     lead = g.mean.ndim - 1 - kept - q
     if kept < 0 or lead < 0:
-        raise ValueError(f'a mean of shape {g.mean.shape} and a covariance of shape {g.covariance.shape} do not fit')
+        raise ValueError(f'a mean of shape {g.mean.shape} and '
+                         f'a covariance of shape {g.covariance.shape} do not fit')
     shape = g.mean.shape[lead:]
     return Layout(shape, tuple(range(1+kept)), tuple(range(1+kept, 1+kept+q))), lead
 
@@ -697,9 +752,10 @@ def sample(
     n: int = 1, # Number of samples
     traced: int = 1, # How many of the last output axes are independent, as `trace_axes` said
 ) -> 'Float[jax.Array, "n ..."]':
-    "`n` functions from a Gaussian, of shape `(n, *mean.shape)`; for all times they share their random numbers"
+    "`n` functions from a Gaussian, `(n, *mean.shape)`; all times share their random numbers"
     if not isinstance(gaussian, Gaussian):
-        raise TypeError(f'samples need a Gaussian with its full covariance, got {type(gaussian).__name__}')
+        raise TypeError(
+            f'samples need a Gaussian with its full covariance, got {type(gaussian).__name__}')
     lay, lead = _split_shape(gaussian, traced)
     times = gaussian.mean.shape[:lead]
     c = gaussian.covariance.reshape(-1, *gaussian.covariance.shape[lead:])
@@ -711,7 +767,8 @@ def sample(
 
 # %% ../nbs/16_predict.ipynb #e9cfb1bf
 def _gram(k, y, diag_reg, absolute, trace_axes, solver='cholesky'):
-    return Train(y, lambda name: pick(k, {name}, 'k_train_train')[name], diag_reg, absolute, trace_axes, solver)
+    kernel = lambda name: pick(k, {name}, 'k_train_train')[name]
+    return Train(y, kernel, diag_reg, absolute, trace_axes, solver)
 
 @precise
 def log_marginal_likelihood(
@@ -742,7 +799,8 @@ def leave_one_out(
     i = jnp.arange(lay.shape[0])
     blocks = jnp.linalg.inv(inverse.reshape(len(i), lay.d, len(i), lay.d)[i, :, i])
     mean = train.y - (blocks@(inverse@train.y).reshape(len(i), lay.d, -1)).reshape(train.y.shape)
-    return Marginals(lay.unflat(mean), jnp.diagonal(blocks, axis1=1, axis2=2).reshape(len(i), *lay.dims))
+    variance = jnp.diagonal(blocks, axis1=1, axis2=2).reshape(len(i), *lay.dims)
+    return Marginals(lay.unflat(mean), variance)
 
 # %% ../nbs/16_predict.ipynb #7a279ccb
 def centred_labels(
@@ -753,17 +811,21 @@ def centred_labels(
     "Regression targets `(n, classes)` of integer classes: one-hot minus `1/classes`"
     labels = jnp.asarray(labels)
     if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f'labels must be one-dimensional integers, got {labels.dtype} of shape {labels.shape}')
+        raise TypeError(
+            f'labels must be one-dimensional integers, got {labels.dtype} of shape {labels.shape}')
     classes = int(labels.max()) + 1 if classes is None else classes
     if concrete(labels) and not (0 <= labels.min() and labels.max() < classes):
         raise ValueError(f'labels must be in 0..{classes-1}, got {labels.min()}..{labels.max()}')
-    return jax.nn.one_hot(labels, classes, dtype=jnp.result_type(float) if dtype is None else dtype) - 1/classes
+    dtype = jnp.result_type(float) if dtype is None else dtype
+    return jax.nn.one_hot(labels, classes, dtype=dtype) - 1/classes
 
 # %% ../nbs/16_predict.ipynb #3089dd46
 def _variance(g):
     if isinstance(g, Marginals): return g.variance
     if isinstance(g, Gaussian): return jnp.diagonal(g.covariance, axis1=-2, axis2=-1)
-    raise TypeError(f'class probabilities need a Gaussian or Marginals (compute_cov=True or "diag"), got {type(g).__name__}')
+    raise TypeError(
+        'class probabilities need a Gaussian or Marginals (compute_cov=True or "diag"), '
+        f'got {type(g).__name__}')
 
 def class_probabilities(
     prediction: Gaussian|Marginals, # With mean `(*t, m, classes)`, one kernel for all classes
@@ -805,14 +867,15 @@ def nll(
 ) -> 'Float[jax.Array, ""]':
     "Mean negative log probability of the labels"
     p, labels = _scored(p, labels)
-    return -jnp.log(jnp.maximum(jnp.take_along_axis(p, labels[:, None], 1), jnp.finfo(p.dtype).tiny)).mean()
+    true = jnp.take_along_axis(p, labels[:, None], 1)
+    return -jnp.log(jnp.maximum(true, jnp.finfo(p.dtype).tiny)).mean()
 
 def calibration_error(
     p: 'Float[jax.Array|np.ndarray, "m classes"]', # Probabilities
     labels: 'Int[jax.Array|np.ndarray, "m"]', # Classes
     bins: int = 15, # Of confidence
 ) -> 'Float[jax.Array, ""]':
-    "Mean distance of confidence and accuracy over `bins` of confidence, weighted by how many points they hold"
+    "Mean distance of confidence and accuracy over `bins` of confidence, weighted by their points"
     p, labels = _scored(p, labels)
     confidence, right = p.max(-1), p.argmax(-1) == labels
     index = jnp.clip((confidence*bins).astype(int), 0, bins-1)
@@ -825,7 +888,7 @@ def loss_moments(
     y: 'Float[jax.Array|np.ndarray, "m *outputs"]', # Targets
     traced: int = 1, # How many of the last output axes are independent, as `trace_axes` said
 ) -> 'tuple[Float[jax.Array, "*t"], Float[jax.Array, "*t"]]':
-    r"Mean and standard deviation, over the ensemble, of the loss $\frac{1}{2|y|}\|f-y\|^2$ of one network"
+    r"Mean and standard deviation over the ensemble of one network's loss $\frac{1}{2|y|}\|f-y\|^2$"
     if not isinstance(gaussian, Gaussian):
         raise TypeError('the loss of one network needs a Gaussian with its full covariance')
     lay, lead = _split_shape(gaussian, traced)
@@ -851,7 +914,7 @@ class Spectrum(NamedTuple):
         left = jnp.exp(-self.l*jnp.asarray(t)[..., None])
         return (left**2*self.power).sum(-1)/left.mean(-1)**2
     def stop(self, times=2000):
-        "The time of the least `gcv`, among `times` log-spaced ones over the range of the eigenvalues"
+        "The time of the least `gcv`, among `times` log-spaced ones over the eigenvalues' range"
         l = jnp.where(self.l > 10*jnp.finfo(self.l.dtype).eps*self.l.max(), self.l, jnp.inf)
         t = jnp.geomspace(.01/self.l.max(), 10/l.min(), times)
         return t[jnp.argmin(jax.lax.map(self.gcv, t))]

@@ -20,14 +20,15 @@ from .layer import Layer, channels_masked
 
 # %% ../nbs/05_spatial.ipynb #54182ead
 class Padding(Enum):
-    "What lies beyond the edge: nothing (`VALID`), zeros (`SAME`), or the opposite edge (`CIRCULAR`)"
+    "What lies beyond the edge: nothing (`VALID`), zeros (`SAME`) or the opposite edge (`CIRCULAR`)"
     CIRCULAR = 'CIRCULAR'
     SAME = 'SAME'
     VALID = 'VALID'
 
     @classmethod
     def _missing_(cls, value):
-        raise ValueError(f"`padding` must be 'SAME', 'VALID' or 'CIRCULAR' (upper case), got {value!r}")
+        raise ValueError(
+            f"`padding` must be 'SAME', 'VALID' or 'CIRCULAR' (upper case), got {value!r}")
 
 class Window(NamedTuple):
     "How one axis is visited"
@@ -40,8 +41,12 @@ class Window(NamedTuple):
     wrap: bool = False # Is the padding the opposite edge, not zeros?
     @property
     def reach(self): return (self.size - 1)*self.gap + 1
-    def stretched(self, n): "Positions before padding"; return n*self.up if self.wrap else (n - 1)*self.up + 1
-    def out(self, n): "Output positions"; return (self.stretched(n) + self.lo + self.hi - self.reach)//self.stride + 1
+    def stretched(self, n):
+        "Positions before padding"
+        return n*self.up if self.wrap else (n - 1)*self.up + 1
+    def out(self, n):
+        "Output positions"
+        return (self.stretched(n) + self.lo + self.hi - self.reach)//self.stride + 1
 
 # %% ../nbs/05_spatial.ipynb #e7b9f042
 def window(
@@ -56,8 +61,8 @@ def window(
         total = max((-(-n//stride) - 1)*stride + reach - n, 0)
         w = Window(size, stride, total//2, total - total//2, gap, wrap=padding is Padding.CIRCULAR)
     if w.out(n) < 1: raise ValueError(
-        f"a window of {size} positions{f' dilated by {gap}'*(gap > 1)} does not fit into {n} positions; "
-        "use a smaller one or padding='SAME'")
+        f"a window of {size} positions{f' dilated by {gap}'*(gap > 1)} "
+        f"does not fit into {n} positions; use a smaller one or padding='SAME'")
     return w
 
 def ints(value, n, name, default=None):
@@ -114,7 +119,7 @@ def relaid(self: Kernel, **static_fields):
 
 @patch
 def sided(self: Kernel, f, left, right):
-    "Apply `f(block, n_batch_axes, all_positions, rows, columns)`, where `left` belongs to batch 1 and `right` to batch 2"
+    "Apply `f(block, n_batch_axes, all_positions, rows, columns)`; `left` is batch 1's, `right` 2's"
     def one(k):
         second = k.cov2 if k.cov2 is not None or left is right else k.cov1
         own = lambda c, o: None if c is None else f(c, k.covs(), k.own_full, o, o)
@@ -131,8 +136,10 @@ class Flatten(Layer):
     batch_axis_out: int = static(0) # Where it goes: 0 or 1 (-2 or -1)
     def __post_init__(self):
         if self.batch_axis_out not in (0, 1, -1, -2): raise ValueError(
-            f'`batch_axis_out` must be 0 or 1 (or -2, -1), as Flatten returns two axes; got {self.batch_axis_out}')
-    def flat(self, x): return jnp.moveaxis(x, self.batch_axis, 0).reshape(x.shape[self.batch_axis], -1)
+            '`batch_axis_out` must be 0 or 1 (or -2, -1), as Flatten returns two axes; '
+            f'got {self.batch_axis_out}')
+    def flat(self, x):
+        return jnp.moveaxis(x, self.batch_axis, 0).reshape(x.shape[self.batch_axis], -1)
     def out(self, n, features): return (features, n) if self.batch_axis_out % 2 else (n, features)
     def need(self, want): return reset(want)
     def shape(self, s):
@@ -144,8 +151,9 @@ class Flatten(Layer):
         n = k.n_positions
         mean = lambda a, nb, full: jnp.mean(diagonals(a, nb, n) if full else a, range(nb, nb + n))
         b = self.batch_axis_out % 2
-        return k.linear(mean).replace(is_gaussian=k.is_gaussian and not n, diagonal_spatial=False,
-                                      batch_axis=b, channel_axis=1 - b, groups=() if n else k.groups)
+        return k.linear(mean).replace(
+            is_gaussian=k.is_gaussian and not n, diagonal_spatial=False,
+            batch_axis=b, channel_axis=1 - b, groups=() if n else k.groups)
 
 # %% ../nbs/05_spatial.ipynb #1e552b05
 class Pool(Layer):
@@ -154,12 +162,14 @@ class Pool(Layer):
     def __post_init__(self):
         for name in ('window_shape', 'strides'):
             v = getattr(self, name)
-            if v is not None or name == 'window_shape': object.__setattr__(self, name, ints(v, None, name))
+            if v is None and name != 'window_shape': continue
+            object.__setattr__(self, name, ints(v, None, name))
         Padding(self.padding)
     def spots(self, s): return spots(len(s), self.batch_axis, self.channel_axis)
     def windows(self, sizes):
         n = len(sizes)
-        ks, strides = ints(self.window_shape, n, 'window_shape'), ints(self.strides, n, 'strides', 1)
+        ks = ints(self.window_shape, n, 'window_shape')
+        strides = ints(self.strides, n, 'strides', 1)
         return tuple(window(*args, self.padding) for args in zip(sizes, ks, strides))
     def shape(self, s):
         s, at = list(s), self.spots(s)
@@ -176,7 +186,7 @@ def pool(self: Pool, x, axes, windows):
 
 @patch
 def averaged(self: Pool, y, s, axes, windows):
-    "Divide a window sum by what was summed: the window, or with `normalize_edges` the part of it inside the image"
+    "Divide a window sum by the window's size, or with `normalize_edges` by that of its part inside"
     if not self.normalize_edges or Padding(self.padding) is not Padding.SAME:
         return y/math.prod(w.size for w in windows)
     for a, w in zip(axes, windows):
@@ -235,7 +245,9 @@ class GlobalPool(Layer):
     "Base class of `GlobalAvgPool` and `GlobalSumPool`: the sum over all positions"
     def spots(self, ndim): return spots(ndim, self.batch_axis, self.channel_axis)
     def need(self, want): return mix(want)
-    def shape(self, s): at = self.spots(len(s)); return tuple(n for a, n in enumerate(s) if a not in at)
+    def shape(self, s):
+        at = self.spots(len(s))
+        return tuple(n for a, n in enumerate(s) if a not in at)
     def mask(self, m, s): return channels_masked(m, self.channel_axis).all(self.spots(len(s)))
     def sums(self, k):
         n, b = k.n_positions, int(k.batch_axis > k.channel_axis)
@@ -264,7 +276,8 @@ class GlobalAvgPool(GlobalPool):
     def apply(self, params, x, mask):
         if mask is None: return x.mean(self.spots(x.ndim))
         n = self.count(mask, x.shape)
-        return x.sum(self.spots(x.ndim))/(n if self.batch_axis % x.ndim > self.channel_axis % x.ndim else n[:, None])
+        batch_last = self.batch_axis % x.ndim > self.channel_axis % x.ndim
+        return x.sum(self.spots(x.ndim))/(n if batch_last else n[:, None])
     def kernel(self, k):
         n = math.prod(k.positions)
         if k.mask1 is None and k.mask2 is None: return self.sums(k).affine_groups(1/n**2)
@@ -292,14 +305,15 @@ class Resize(Layer):
     sizes: tuple = static() # New sizes of all axes, -1 for those that stay
     method: str = static() # 'linear', 'nearest', 'cubic', ... or a `jax.image.ResizeMethod`
     antialias: bool = static(True) # Smooth when downsampling
-    precision: lax.Precision|None = static(lax.Precision.HIGHEST) # Of the finite network's multiplications
+    precision: lax.Precision|None = static(lax.Precision.HIGHEST) # Of a finite network's products
     batch_axis: int = static(0) # Where the batch is
     channel_axis: int = static(-1) # Where the channels are
     def __post_init__(self):
         if not isinstance(self.method, jax.image.ResizeMethod):
             jax.image.ResizeMethod.from_string(self.method)
         if self.sizes[self.channel_axis] != -1: raise ValueError(
-            f'`shape`={self.sizes} resizes the channel axis {self.channel_axis}, but channels have no order; put -1 there')
+            f'`shape`={self.sizes} resizes the channel axis {self.channel_axis}, '
+            'but channels have no order; put -1 there')
 
 # %% ../nbs/05_spatial.ipynb #1db3fde5
 def ImageResize(
@@ -312,14 +326,16 @@ def ImageResize(
     "The layer that resizes images by `jax.image.resize`"
     size = lambda n: isinstance(n, (int, np.integer)) and (n > 0 or n == -1)
     if not isinstance(shape, (tuple, list)) or not all(map(size, shape)):
-        raise ValueError(f'`shape` must be a tuple of sizes, -1 for an axis that stays; got {shape!r}')
+        raise ValueError(
+            f'`shape` must be a tuple of sizes, -1 for an axis that stays; got {shape!r}')
     return Resize(tuple(map(int, shape)), method, antialias, precision, batch_axis, channel_axis)
 
 # %% ../nbs/05_spatial.ipynb #6f7513b3
 @patch
 def shape(self: Resize, s):
     if len(s) != len(self.sizes): raise ValueError(
-        f'{self!r} expects {len(self.sizes)} axes, got inputs of shape {s}; give `shape` one entry for each axis')
+        f'{self!r} expects {len(self.sizes)} axes, got inputs of shape {s}; '
+        'give `shape` one entry for each axis')
     return tuple(n if m == -1 else m for n, m in zip(s, self.sizes))
 
 @patch
@@ -332,7 +348,8 @@ def need(self: Resize, want):
 @patch
 def matrix(self: Resize, n, m, dtype):
     "What multiplies an axis of `n` positions to give `m`"
-    return jax.image.resize(jnp.eye(n, dtype=dtype), (m, n), self.method, self.antialias, lax.Precision.HIGHEST)
+    eye = jnp.eye(n, dtype=dtype)
+    return jax.image.resize(eye, (m, n), self.method, self.antialias, lax.Precision.HIGHEST)
 
 @patch
 def apply(self: Resize, params, x):
@@ -341,7 +358,8 @@ def apply(self: Resize, params, x):
 @patch
 def mask(self: Resize, m, s):
     "Hidden is what reads hidden positions only"
-    seen = (~jnp.broadcast_to(channels_masked(m, self.channel_axis), s)).astype(jnp.result_type(float))
+    masked = jnp.broadcast_to(channels_masked(m, self.channel_axis), s)
+    seen = (~masked).astype(jnp.result_type(float))
     for a, new in enumerate(self.sizes):
         if new != -1: seen = act(jnp.abs(self.matrix(s[a], new, seen.dtype)) > 1e-5, seen, a)
     return (seen == 0).all(self.channel_axis, keepdims=True)
@@ -351,7 +369,8 @@ def kernel(self: Resize, k):
     at = spots(len(self.sizes), self.batch_axis, self.channel_axis)
     batch = self.sizes[self.batch_axis]
     def op(a, nb, full):
-        for axis, m in enumerate([batch]*nb + [self.sizes[i] for i in at for _ in range(2 if full else 1)]):
+        sizes = [self.sizes[i] for i in at for _ in range(2 if full else 1)]
+        for axis, m in enumerate([batch]*nb + sizes):
             if m != -1: a = act(self.matrix(a.shape[axis], m, a.dtype), a, axis)
         return a
     return k.linear(op)
@@ -370,7 +389,8 @@ class Cut(NamedTuple):
     def slice(self): return slice(*self)
     def __repr__(self):
         text = lambda v: '' if v is None else str(v)
-        return f'{text(self.start)}:{text(self.stop)}' + ('' if self.step is None else f':{self.step}')
+        step = '' if self.step is None else f':{self.step}'
+        return f'{text(self.start)}:{text(self.stop)}{step}'
 
 def as_index(idx):
     "A tuple of `Cut`s, integers and at most one Ellipsis from a basic index"
@@ -387,7 +407,8 @@ def as_index(idx):
 def full_index(idx, ndim):
     "An index with one entry for each of `ndim` axes"
     dots = [n for n, i in enumerate(idx) if i is Ellipsis]
-    if len(idx) - len(dots) > ndim: raise ValueError(f'the index {idx} has more entries than activations have axes ({ndim})')
+    if len(idx) - len(dots) > ndim: raise ValueError(
+        f'the index {idx} has more entries than activations have axes ({ndim})')
     at = dots[0] if dots else len(idx)
     missing = (Cut(None, None, None),)*(ndim - len(idx) + len(dots))
     return idx[:at] + missing + idx[at+1:]
@@ -396,16 +417,19 @@ def _size(i, n, axis):
     "Remaining size of an axis of size `n`, None if it goes"
     if i == Cut(None, None, None): return n
     if n < 0: raise ValueError(
-        f'axis {axis} has unknown size {n}, so it cannot be indexed by {i}; give the size in `input_shape`')
+        f'axis {axis} has unknown size {n}, so it cannot be indexed by {i}; '
+        'give the size in `input_shape`')
     if isinstance(i, int):
         if not -n <= i < n: raise ValueError(f'the index {i} is outside axis {axis} of size {n}')
         return None
-    if not (m := len(range(*i.slice.indices(n)))): raise ValueError(f'the slice {i} of axis {axis} of size {n} is empty')
+    m = len(range(*i.slice.indices(n)))
+    if not m: raise ValueError(f'the slice {i} of axis {axis} of size {n} is empty')
     return m
 
 def indexed(idx, s):
     "The shape of an array of shape `s` after a full index"
-    return tuple(m for m in (_size(i, n, a) for a, (i, n) in enumerate(zip(idx, s))) if m is not None)
+    sizes = (_size(i, n, a) for a, (i, n) in enumerate(zip(idx, s)))
+    return tuple(m for m in sizes if m is not None)
 
 # %% ../nbs/05_spatial.ipynb #db2da0ec
 def plain(idx): return tuple(i.slice if isinstance(i, Cut) else i for i in idx)
@@ -416,16 +440,21 @@ def __getitem__(self: Kernel, idx):
     idx = full_index(as_index(idx), len(self.shape1))
     b, c = self.batch_axis, self.channel_axis
     if idx[c] != Cut(None, None, None): raise NotImplementedError(
-        f'the index {idx} selects channels (axis {c}), which are averaged over in a kernel; use : there')
+        f'the index {idx} selects channels (axis {c}), which are averaged over in a kernel; '
+        'use : there')
     if isinstance(idx[b], int): raise NotImplementedError(
         f'the index {idx} removes the batch (axis {b}); use a slice such as {idx[b]}:{idx[b]+1}')
     at = [idx[a] for a in spots(len(idx), b, c)]
-    cut = lambda a, nb, full: a[plain((idx[b],)*nb + tuple(i for i in at for _ in range(2 if full else 1)))]
+    def cut(a, nb, full):
+        positions = tuple(i for i in at for _ in range(2 if full else 1))
+        return a[plain((idx[b],)*nb + positions)]
     gone = [a for a, i in enumerate(idx) if isinstance(i, int)]
     mask = lambda m, s: None if m is None else jnp.broadcast_to(m, s)[plain(idx)]
-    facts = dict(shape1=indexed(idx, self.shape1), shape2=indexed(idx, self.shape2), batch_axis=b - sum(a < b for a in gone),
-                 channel_axis=c - sum(a < c for a in gone), diagonal_spatial=self.diagonal_spatial and len(gone) < len(at),
-                 mask1=mask(self.mask1, self.shape1), mask2=mask(self.mask2, self.shape2))
+    facts = dict(
+        shape1=indexed(idx, self.shape1), shape2=indexed(idx, self.shape2),
+        batch_axis=b - sum(a < b for a in gone), channel_axis=c - sum(a < c for a in gone),
+        diagonal_spatial=self.diagonal_spatial and len(gone) < len(at),
+        mask1=mask(self.mask1, self.shape1), mask2=mask(self.mask2, self.shape2))
     return self.linear(cut).relaid(**facts)
 
 # %% ../nbs/05_spatial.ipynb #df72a8ae
@@ -445,7 +474,7 @@ class Index(Layer):
 # %% ../nbs/05_spatial.ipynb #756bbc57
 @dc.dataclass(frozen=True)
 class Dot:
-    "The bookkeeping of `lax.dot_general` between activations of `ndim` axes and a constant of `cdim`"
+    "The bookkeeping of `lax.dot_general`: activations of `ndim` axes, a constant of `cdim`"
     ndim: int
     cdim: int
     const_first: bool # Is the constant the left-hand side?
@@ -459,7 +488,7 @@ class Dot:
         return (*(at(a, self.ndim) for a in x), *(at(a, self.cdim) for a in c))
     @property
     def labels(self):
-        "Axes of the product: `a` for an axis of the activations, `('c', a)` for one of the constant"
+        "Axes of the product: `a` for one of the activations, `('c', a)` for one of the constant"
         xc, xb, cc, cb = self.sides
         free = [a for a in range(self.ndim) if a not in xc + xb]
         new = [('c', a) for a in range(self.cdim) if a not in cc + cb]
@@ -472,9 +501,11 @@ class Dot:
         "The label of the examples in the product"
         if b in self.labels: return b
         new = [l for l in self.labels if isinstance(l, tuple)]
-        if not new: raise ValueError('the batch axis is contracted and nothing takes its place; contract it with a matrix')
+        if not new: raise ValueError(
+            'the batch axis is contracted and nothing takes its place; contract it with a matrix')
         return new[0]
-    def shape(self, s, c): return tuple(c[l[1]] if isinstance(l, tuple) else s[l] for l in self.labels)
+    def shape(self, s, c):
+        return tuple(c[l[1]] if isinstance(l, tuple) else s[l] for l in self.labels)
 
 # %% ../nbs/05_spatial.ipynb #d1bbb705
 @patch
@@ -501,7 +532,8 @@ def dot_general(self: Kernel,
 ) -> Kernel:
     "The state of `lax.dot_general` between activations and constants"
     if other1 is None and other2 is None: return self
-    if other1 is None or other2 is None or jnp.ndim(other1) != jnp.ndim(other2): raise NotImplementedError(
+    one_sided = other1 is None or other2 is None
+    if one_sided or jnp.ndim(other1) != jnp.ndim(other2): raise NotImplementedError(
         'both constants must be arrays with the same number of axes (or both None)')
     b, c = self.batch_axis, self.channel_axis
     dot = Dot(len(self.shape1), jnp.ndim(other1), is_lhs, dimension_numbers)
@@ -519,18 +551,21 @@ def check_dot(dot, k, b, c):
     "Raise if the product is not one of the state `k`"
     contracted, shared, *_ = dot.sides
     if c in contracted + shared: raise ValueError(
-        f'dimension_numbers={dot.dims} multiply along the channel axis {c}, over which a kernel is averaged already; use Dense')
+        f'dimension_numbers={dot.dims} multiply along the channel axis {c}, '
+        'over which a kernel is averaged already; use Dense')
     if b in contracted and k.diagonal_batch: raise ValueError(
-        'contracting the batch axis needs covariances of all example pairs; recompute the kernel with diagonal_batch=False')
+        'contracting the batch axis needs covariances of all example pairs; '
+        'recompute the kernel with diagonal_batch=False')
     if k.diagonal_spatial and set(contracted) - {b}: raise ValueError(
-        'contracting position axes needs covariances of all position pairs; recompute the kernel with diagonal_spatial=False')
+        'contracting position axes needs covariances of all position pairs; '
+        'recompute the kernel with diagonal_spatial=False')
 
 @struct
 class DotGeneral(Layer):
     "`lax.dot_general` with a constant on one side; without a constant the identity"
     lhs: jax.Array|None = None # Constant on the left, or None
     rhs: jax.Array|None = None # Constant on the right, or None
-    dimension_numbers: tuple = static((((), ()), ((), ()))) # `((contracted of lhs, of rhs), (batch of lhs, of rhs))`
+    dimension_numbers: tuple = static((((), ()), ((), ()))) # As in `lax`: contracted, batch axes
     precision: lax.Precision|None = static(None) # Of the finite network's multiplications
     batch_axis: int = static(0) # Where the batch is
     channel_axis: int = static(-1) # Where the channels are
@@ -542,24 +577,28 @@ class DotGeneral(Layer):
         object.__setattr__(self, 'dimension_numbers', frozen)
         for name in ('lhs', 'rhs'):
             v = getattr(self, name)
-            if isinstance(v, (list, tuple, int, float)): object.__setattr__(self, name, np.asarray(v, float))
+            if isinstance(v, (list, tuple, int, float)):
+                object.__setattr__(self, name, np.asarray(v, float))
 
 # %% ../nbs/05_spatial.ipynb #1f9f43f2
 @patch(as_prop=True)
 def constant(self: DotGeneral): return self.rhs if self.lhs is None else self.lhs
 
 @patch
-def dot(self: DotGeneral, ndim): return Dot(ndim, jnp.ndim(self.constant), self.lhs is not None, self.dimension_numbers)
+def dot(self: DotGeneral, ndim):
+    return Dot(ndim, jnp.ndim(self.constant), self.lhs is not None, self.dimension_numbers)
 
 @patch
-def shape(self: DotGeneral, s): return s if self.constant is None else self.dot(len(s)).shape(s, jnp.shape(self.constant))
+def shape(self: DotGeneral, s):
+    if self.constant is None: return s
+    return self.dot(len(s)).shape(s, jnp.shape(self.constant))
 
 @patch
 def need(self: DotGeneral, want):
     want = together(want)
     ((lc, rc), _), b = self.dimension_numbers, self.batch_axis
     contracted = lc if self.lhs is None else rc
-    # Axes counted from the end can't be told from the batch axis without the inputs: then ask for both.
+    # Only inputs can tell whether an axis counted from the end is the batch: then ask for both.
     batch = b in contracted or any((a < 0) != (b < 0) for a in contracted)
     positions = any(a != b for a in contracted)
     want = mix(want) if positions else want
