@@ -66,6 +66,7 @@ def matrix(lay, k, name, n1=None, n2=None):
         raise ValueError(
             f'{name} has the shape {k.shape}; '
             f'targets {lay.shape} with trace axes {lay.traced} need {want}')
+    if not lay.dims: return k
     return k.transpose(_rows(0, lay.dims)).reshape(n1*lay.d, n2*lay.d)
 
 def unmatrix(lay, c):
@@ -79,16 +80,26 @@ def unmatrix(lay, c):
 def _finite(k): return jnp.isfinite(k).all()
 
 @jax.jit
-def _asymmetry(k): return jnp.abs(k - k.T).max()/jnp.abs(k).max()
+def _asymmetry(k): # not finite if an entry is not
+    return jnp.abs(k - k.T).max()/jnp.maximum(jnp.abs(k).max(), jnp.finfo(k.dtype).tiny)
 
-def array(name, a, symmetric=False):
-    "`a` as an array of floats without NaN; other input raises, naming `name`"
-    with at_once(a): a, sound = jnp.asarray(a), None if not concrete(a) else _finite(jnp.asarray(a))
+def floats(name, a):
+    "`a` as an array of floats that is not empty; other input raises, naming `name`"
+    with at_once(a): a = jnp.asarray(a)
     if not jnp.issubdtype(a.dtype, jnp.floating):
         raise TypeError(f'{name} must be real floats, got {a.dtype}: '
                         'use .astype(float), or `centred_labels` for classes')
     if not a.size: raise ValueError(f'{name} is empty, of shape {a.shape}')
-    if sound is not None and not sound: raise ValueError(f'{name} has NaN or infinite entries')
+    return a
+
+def check_finite(name, sound):
+    if not sound: raise ValueError(f'{name} has NaN or infinite entries')
+
+def array(name, a):
+    "`a` as an array of floats without NaN; other input raises, naming `name`"
+    a = floats(name, a)
+    with at_once(a):
+        if concrete(a): check_finite(name, _finite(a))
     return a
 
 def lazy_matrix(lay, k, name, square=False):
@@ -103,18 +114,19 @@ def lazy_matrix(lay, k, name, square=False):
 def kernel_matrix(lay, k, name):
     "The flattened train kernel; a kernel that is not square and symmetric raises"
     with at_once(k):
-        k = matrix(lay, array(name, k), name, lay.shape[0], lay.shape[0])
-        if concrete(k) and _asymmetry(k) > 1e-3:
-            raise ValueError(f'{name} is not symmetric: is it kernel_fn(x_train, None, get)?')
+        k = matrix(lay, floats(name, k), name, lay.shape[0], lay.shape[0])
+        asymmetry = float(_asymmetry(k)) if concrete(k) else 0.
+    check_finite(name, math.isfinite(asymmetry))
+    if asymmetry > 1e-3:
+        raise ValueError(f'{name} is not symmetric: is it kernel_fn(x_train, None, get)?')
     return k
 
 # %% ../nbs/16_predict.ipynb #1bc59537
 def _covariance(solver, s, th_dt, k_dt, k_dd, k_tt, diag):
     r"$K_{tt} + AK_{dd}A^\top - AK_{dt} - K_{td}A^\top$ with $A^\top=\varphi_s(\Theta)\Theta_{dt}$"
-    if k_dd is None: a, c = k_dt, -solver.flow(None if s is None else 2*s, k_dt)/2 # $\Theta=K$
-    else:
-        a = solver.flow(s, th_dt)
-        c = k_dd@a/2 - k_dt
+    if k_dd is None: return k_tt - solver.form(None if s is None else 2*s, k_dt, diag) # $\Theta=K$
+    a = solver.flow(s, th_dt)
+    c = k_dd@a/2 - k_dt
     if diag: return k_tt + 2*(a*c).sum(0)
     half = a.T@c
     return k_tt + half + half.T

@@ -110,6 +110,12 @@ class Cholesky:
     def flow(self, t, b):
         if t is None: return self.solve(b)
         raise ValueError(f'Cholesky knows training for ever only (t=None), got t={t}: use Eigh')
+    @precise
+    def form(self, t, b, diag=False):
+        r"$b^\top A^{-1}b=\|L^{-1}b\|^2$: half of a solve; its diagonal if `diag`"
+        if t is not None: self.flow(t, b)
+        h = solve_triangular(self.l, b, lower=True)
+        return (h*h).sum(0) if diag else h.T@h
     def logdet(self): return 2*jnp.log(jnp.diagonal(self.l)).sum()
 
 # %% ../nbs/15_solvers.ipynb #66b84710
@@ -177,6 +183,13 @@ class Eigh:
         if v is None: return _flow(self.k, self.l, t, b)
         return v@_flow(v.T@self.k@v, self.l, t, v.T@b)
     def solve(self, b): return self.flow(None, b)
+    @precise
+    def form(self, t, b, diag=False):
+        r"$b^\top\varphi_t(A)\,b$ at one time `t`, or its diagonal"
+        c = self.flow(t, b)
+        if diag: return (b*c).sum(0)
+        half = b.T@c/2
+        return half + half.T # symmetric to the last digit
     @precise
     def logdet(self):
         v = self.v
