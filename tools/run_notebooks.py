@@ -14,7 +14,7 @@ LIMIT = 600     # seconds for one notebook: more is a hang, as they are written 
 # Tests compile much and compute little: without these optimizations most notebooks take two thirds of the time. Not so those
 # that compute for long, or measure how fast programs are.
 QUICK = '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
-OPTIMIZED = {'00b_machine', '06_conv', '13a_cost', '14_tiles', '15_solvers', '17_sketch', '30_demo'}
+OPTIMIZED = {'00b_machine', '06_conv', '07_wide_resnet', '13a_cost', '14_tiles', '15_solvers', '17_sketch', '30_demo'}
 
 def skipped(cell, flags):
     "Is `cell` one that nbdev would not execute?"
