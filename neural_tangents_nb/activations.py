@@ -393,7 +393,7 @@ def _grid():
 
 # %% ../nbs/03_activations.ipynb #9d8113c0
 def _side(f, g, k, right):
-    "Coefficients of `g` (if `right`) or `f` at variances `k`, and two for the rest, as first axis"
+    "Coefficients of `g` (if `right`) or `f` at `k`, and two for the rest: `(TERMS+2, *k.shape)`"
     z, w, H = (jnp.asarray(a, k.dtype) for a in _grid())
     dot = ft.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
     def one(k):
