@@ -23,7 +23,7 @@ from .numerics import (
 
 # %% ../nbs/03_activations.ipynb #d0c9e832
 class Activation(Layer):
-    r"A pointwise nonlinearity: `fn`, and its `dual` $\mathbb{E}[\phi(u)\phi(v)]$ of `(k11, k12, k22)`"
+    r"A pointwise nonlinearity: `fn` and its `dual` $\mathbb{E}[\phi(u)\phi(v)]$ of `k11, k12, k22`"
     jumps = False # Does `fn` jump? Then `ddual`, what training sees, is not the slope of `dual`
     def fn(self, x): raise NotImplementedError(f'{self!r} has no finite function: define `fn`')
     def dual(self, k11, k12, k22): return moment(0, 0, self, k11, k12, k22)
@@ -44,7 +44,8 @@ def _zeros(tree, tangent):
     def fill(x, t):
         if not isinstance(t, SymbolicZero): return t
         dtype = jnp.result_type(x)
-        return np.zeros(np.shape(x), dtype if jnp.issubdtype(dtype, jnp.inexact) else jax.dtypes.float0)
+        if not jnp.issubdtype(dtype, jnp.inexact): dtype = jax.dtypes.float0
+        return np.zeros(np.shape(x), dtype)
     return jax.tree.map(fill, tree, tangent)
 
 def _by_leaves(f, act, tangent):
@@ -378,7 +379,8 @@ class ExpNormalized(Activation):
         return R*(1 - self.gamma*rho)*e*inv(k11/s1/s1)/2*s2/s1
 
 # %% ../nbs/03_activations.ipynb #c3e69df1
-TERMS, NODES, REACH = 128, 512, 12. # At z = 12 the weight times any h_n is below the rounding of a double
+# At z = 12 the weight times any h_n is below the rounding of a double
+TERMS, NODES, REACH = 128, 512, 12.
 
 @ft.lru_cache
 def _grid():
@@ -391,7 +393,7 @@ def _grid():
 
 # %% ../nbs/03_activations.ipynb #9d8113c0
 def _side(f, g, k, right):
-    "Coefficients of `g` (if `right`) or `f` at variances `k`, and two for the rest: `(TERMS+2, *k.shape)`"
+    "Coefficients of `g` (if `right`) or `f` at `k`, and two for the rest: `(TERMS+2, *k.shape)`"
     z, w, H = (jnp.asarray(a, k.dtype) for a in _grid())
     dot = ft.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
     def one(k):
@@ -485,8 +487,8 @@ class Elementwise(Activation):
     d_nngp_fn: Callable|None = static(None) # Its derivative in the covariance; None: automatic
     def __post_init__(self):
         if self.fn is None and self.nngp_fn is None: raise ValueError(
-            'Elementwise needs `fn`, a function of an array, or `nngp_fn`, its kernel as a function '
-            'of (k12, k11, k22), or both; got neither')
+            'Elementwise needs `fn`, a function of an array, or `nngp_fn`, its kernel as a '
+            'function of (k12, k11, k22), or both; got neither')
     def apply(self, params, x):
         if self.fn is None: raise NotImplementedError(
             f'{self!r} has no finite network: give Elementwise an `fn`')

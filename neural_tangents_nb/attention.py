@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from .core import struct, static
 from .kernel import Kernel, diagonals, hidden, join, read, to_front
 from .layer import Layer, channels_masked
-from .norm import two_sided # its import adds `sides`, `congruence` and `each_batch` to Kernel
+from .norm import two_sided # adds `sides`, `congruence`, `each_batch` to Kernel
 
 # %% ../nbs/08_attention.ipynb #ae568314
 class AttentionMechanism(enum.Enum):
@@ -30,7 +30,7 @@ class AttentionMechanism(enum.Enum):
                     RELU=lambda g: jnp.maximum(g, 0))[self.value]
 
 class PositionalEmbedding(enum.Enum):
-    "How inputs learn where they are: not at all, by adding an embedding, or by concatenating it along the channels"
+    "How inputs learn where they are: not at all, or from an embedding, added or concatenated"
     NONE = 'NONE'
     SUM = 'SUM'
     CONCAT = 'CONCAT'
@@ -38,8 +38,9 @@ class PositionalEmbedding(enum.Enum):
 
 def choice(enumeration, value, name):
     "A member of `enumeration` from itself or its name"
-    if value in list(enumeration) or value in [e.value for e in enumeration]: return enumeration(value)
-    raise ValueError(f'`{name}` must be one of {[e.value for e in enumeration]}, got {value!r}')
+    names = [e.value for e in enumeration]
+    if value in list(enumeration) or value in names: return enumeration(value)
+    raise ValueError(f'`{name}` must be one of {names}, got {value!r}')
 
 # %% ../nbs/08_attention.ipynb #e7e7ae71
 def attend(mechanism, logits, visible):
@@ -79,11 +80,13 @@ def tokens(a, nb):
 class Attention(Layer):
     "Checks and shapes of an attention layer"
     def __post_init__(self):
-        for cls, name in ((AttentionMechanism, 'attention_mechanism'), (PositionalEmbedding, 'pos_emb_type')):
+        kinds = dict(attention_mechanism=AttentionMechanism, pos_emb_type=PositionalEmbedding)
+        for name, cls in kinds.items():
             object.__setattr__(self, name, choice(cls, getattr(self, name), name))
         for name in ('n_chan_out', 'n_chan_key', 'n_chan_val', 'n_heads'):
             n = getattr(self, name)
-            if not isinstance(n, (int, np.integer)) or n < 1: raise ValueError(f'`{name}` must be a positive integer, got {n!r}')
+            if not isinstance(n, (int, np.integer)) or n < 1:
+                raise ValueError(f'`{name}` must be a positive integer, got {n!r}')
     def need(self, want): return read(want)
     def mask(self, m, s): return channels_masked(m, self.channel_axis)
     def shape(self, s):
@@ -93,12 +96,12 @@ class Attention(Layer):
 # %% ../nbs/08_attention.ipynb #693bfcc1
 @struct
 class GlobalSelfAttention(Attention):
-    "Self-attention over all positions (Hron et al. 2020), with Gaussian weights in the NTK parameterization"
+    "Self-attention over all positions (Hron et al. 2020), in the NTK parameterization"
     n_chan_out: int = static() # Output channels
     n_chan_key: int = static() # Channels of keys and queries in a head
     n_chan_val: int = static() # Channels of values in a head
     n_heads: int = static() # Heads
-    linear_scaling: bool = static(True) # Logits over `n_chan_key` with tied queries and keys? Or over its square root
+    linear_scaling: bool = static(True) # Logits over `n_chan_key` (tied queries), not its root?
     W_key_std: float = 1. # Standard deviation of the key weights
     W_value_std: float = 1. # Standard deviation of the value weights
     W_query_std: float = 1. # Standard deviation of the query weights
@@ -107,13 +110,13 @@ class GlobalSelfAttention(Attention):
     attention_mechanism: str = static(AttentionMechanism.SOFTMAX) # What becomes of the logits
     pos_emb_type: str = static(PositionalEmbedding.NONE) # Positional embedding
     pos_emb_p_norm: float = static(2) # Distances are sums of `|i-j|**p` over position axes
-    pos_emb_decay_fn: object = static(None) # Covariance as a function of the distance; None for independent positions
-    n_chan_pos_emb: int|None = static(None) # Channels of the embedding; None for as many as inputs have
+    pos_emb_decay_fn: object = static(None) # Covariance at a distance; None: positions independent
+    n_chan_pos_emb: int|None = static(None) # Channels of the embedding; None for as many as inputs
     W_pos_emb_std: float = 1. # Standard deviation of the embedding
     val_pos_emb: bool = static(False) # Do values see the embedding?
     batch_axis: int = static(0) # Where the batch is
     channel_axis: int = static(-1) # Where the channels are
-    causal: bool = static(False) # May a position see only itself and those before, in row-major order?
+    causal: bool = static(False) # May a position see only itself and those before (row-major)?
     trainable: bool = static(True) # Do the weights train, that is, add to the tangent kernel?
 
 # %% ../nbs/08_attention.ipynb #4561bc5a
@@ -123,7 +126,9 @@ def embedded(self: GlobalSelfAttention, n):
     kind, n_emb = self.pos_emb_type, self.n_chan_pos_emb or n
     if kind is PositionalEmbedding.NONE: return 0, n
     if kind is PositionalEmbedding.CONCAT: return n_emb, n + n_emb
-    if n_emb != n: raise ValueError(f'{self!r}: an embedding of {n_emb} channels cannot be added to inputs of {n}; leave n_chan_pos_emb=None')
+    if n_emb != n: raise ValueError(
+        f'{self!r}: an embedding of {n_emb} channels cannot be added to inputs of {n}; '
+        'leave n_chan_pos_emb=None')
     return n, n
 
 # %% ../nbs/08_attention.ipynb #783903ac
@@ -133,10 +138,13 @@ def init(self: GlobalSelfAttention, key, s):
     n_emb, n_in = self.embedded(n)
     H, K, V, O = self.n_heads, self.n_chan_key, self.n_chan_val, self.n_chan_out
     only = lambda n, rest: tuple(n if i == c else r for i, r in enumerate(rest))
-    shapes = (None if self.linear_scaling else (H, n_in, K), (H, n_in, K), (H, n_in if self.val_pos_emb else n, V), (V*H, O),
+    one = [1 if i == self.batch_axis % len(s) else m for i, m in enumerate(s)]
+    shapes = (None if self.linear_scaling else (H, n_in, K), (H, n_in, K),
+              (H, n_in if self.val_pos_emb else n, V), (V*H, O),
               None if self.b_std is None else only(O, (1,)*len(s)),
-              only(n_emb, [1 if i == self.batch_axis % len(s) else m for i, m in enumerate(s)]) if n_emb else None)
-    return tuple(None if shape is None else random.normal(k, shape) for k, shape in zip(keys, shapes))
+              only(n_emb, one) if n_emb else None)
+    draw = lambda k, shape: None if shape is None else random.normal(k, shape)
+    return tuple(map(draw, keys, shapes))
 
 @patch
 def add_embedding(self: GlobalSelfAttention, x, e, positions, axis):
@@ -155,15 +163,17 @@ def add_embedding(self: GlobalSelfAttention, x, e, positions, axis):
 def weights(self: GlobalSelfAttention, z, Wq, Wk, visible):
     "Attention weights `(n, heads, S, S)` of inputs `z`, `(n, S, channels)`"
     q, k = (jnp.einsum('nsc,hck->nhsk', z, W) for W in (Wk if Wq is None else Wq, Wk))
-    scale = self.W_query_std*self.W_key_std/(z.shape[-1]*Wk.shape[-1]**(1 if self.linear_scaling else .5))
+    fan_in = z.shape[-1]*Wk.shape[-1]**(1 if self.linear_scaling else .5)
+    scale = self.W_query_std*self.W_key_std/fan_in
     return attend(self.attention_mechanism, scale*jnp.einsum('nhsk,nhtk->nhst', q, k), visible)
 
 @patch
 def apply(self: GlobalSelfAttention, params, x, mask):
     if not self.trainable: params = lax.stop_gradient(params)
     Wq, Wk, Wv, Wo, b, e = params
-    front = to_front(x, self.batch_axis, self.channel_axis)
-    hide = None if mask is None else jnp.broadcast_to(hidden(mask, self.batch_axis, self.channel_axis), front.shape[:-1])
+    axes = self.batch_axis, self.channel_axis
+    front = to_front(x, *axes)
+    hide = None if mask is None else jnp.broadcast_to(hidden(mask, *axes), front.shape[:-1])
     x = front.reshape(front.shape[0], -1, front.shape[-1])
     z = self.add_embedding(x, e, front.shape[1:-1], self.channel_axis)
     visible = visible_keys(hide, x.shape[1], self.causal)
@@ -172,7 +182,7 @@ def apply(self: GlobalSelfAttention, params, x, mask):
     heads = jnp.einsum('nhst,nthv->nshv', A, values).reshape(*x.shape[:2], -1)
     scale = self.W_out_std*self.W_value_std/math.sqrt(Wv.shape[-1]*Wv.shape[0]*Wv.shape[1])
     y = (scale*heads@Wo).reshape(*front.shape[:-1], -1)
-    y = jnp.moveaxis(y, (0, -1), (self.batch_axis, self.channel_axis))
+    y = jnp.moveaxis(y, (0, -1), axes)
     return y if b is None else y + self.b_std*b
 
 # %% ../nbs/08_attention.ipynb #0b393786
@@ -183,17 +193,22 @@ def embed(self: GlobalSelfAttention, k):
     n = k.shape1[k.channel_axis]
     n_emb, n_all = self.embedded(n)
     w, wr = (1., 1.) if self.pos_emb_type is PositionalEmbedding.SUM else (n/n_all, n_emb/n_all)
-    R = wr*self.W_pos_emb_std**2*position_covariance(k.positions, k.nngp.dtype, self.pos_emb_decay_fn, self.pos_emb_p_norm)
+    R = position_covariance(k.positions, k.nngp.dtype, self.pos_emb_decay_fn, self.pos_emb_p_norm)
+    R = wr*self.W_pos_emb_std**2*R
     k = k.affine(w, R)
-    return (k.learn(jnp.broadcast_to(R, k.nngp.shape)) if self.trainable else k).mask(k.mask1, k.mask2)
+    if self.trainable: k = k.learn(jnp.broadcast_to(R, k.nngp.shape))
+    return k.mask(k.mask1, k.mask2)
 
 @patch
 def own_attention(self: GlobalSelfAttention, k):
-    "For both batches, attention weights `(n, S, S)` of each example, from its covariance with itself"
+    "For both batches, attention weights `(n, S, S)` of each example, from its own covariance"
+    def hiding(m, n):
+        if m is None: return None
+        return jnp.broadcast_to(hidden(m, k.batch_axis, k.channel_axis), (n, *k.positions))
     def one(cov, m):
         own = tokens(cov if k.diagonal_batch else diagonals(cov, 0, 1), 1)
-        hide = None if m is None else jnp.broadcast_to(hidden(m, k.batch_axis, k.channel_axis), (len(own), *k.positions))
-        return attend(self.attention_mechanism, self.W_query_std*self.W_key_std*own, visible_keys(hide, own.shape[1], self.causal))
+        visible = visible_keys(hiding(m, len(own)), own.shape[1], self.causal)
+        return attend(self.attention_mechanism, self.W_query_std*self.W_key_std*own, visible)
     first = one(k.cov1, k.mask1)
     return first, first if k.cov2 is None else one(k.cov2, k.mask2)
 
@@ -213,7 +228,8 @@ def linear_kernel(self: GlobalSelfAttention, k):
 
 @patch
 def kernel(self: GlobalSelfAttention, k):
-    attended, n_weights = (self.linear_kernel if self.linear_scaling else self.sqrt_kernel)(k.replace(groups=()))
+    attention = self.linear_kernel if self.linear_scaling else self.sqrt_kernel
+    attended, n_weights = attention(k.replace(groups=()))
     y = attended.affine((self.W_out_std*self.W_value_std)**2)
     own, shift = n_weights*y.nngp, None if self.b_std is None else self.b_std**2
     y = y.affine(1., shift).replace(is_gaussian=True, is_input=False, shared=(False,)*len(y.shared))
@@ -232,7 +248,8 @@ def total(self: GlobalSelfAttention, a, nb):
 def sqrt_kernel(self: GlobalSelfAttention, k):
     "The covariance of values that are weighted by products of random queries and keys"
     if self.attention_mechanism is not AttentionMechanism.IDENTITY: raise NotImplementedError(
-        f'{self!r}: logits divided by the square root of the number of keys stay random, and only the IDENTITY mechanism has a closed form then; use linear_scaling=True')
+        f'{self!r}: logits divided by the square root of the number of keys stay random, '
+        'and only the IDENTITY mechanism has a closed form then; use linear_scaling=True')
     z, c = self.embed(k), (self.W_query_std*self.W_key_std)**2
     weighted = lambda nb: lambda ks: c*ks[0]*self.total(ks[0]*ks[1], nb)
     y = join([z, z if self.val_pos_emb else k], weighted(2), weighted(k.covs()))

@@ -31,21 +31,24 @@ def spread(
 
 def diagonals(a, start, pairs):
     "Replace each of the `pairs` interleaved axis pairs from axis `start` on by its diagonal"
-    for i in range(pairs): a = jnp.moveaxis(jnp.diagonal(a, axis1=start+i, axis2=start+i+1), -1, start+i)
+    for i in range(start, start + pairs):
+        a = jnp.moveaxis(jnp.diagonal(a, axis1=i, axis2=i+1), -1, i)
     return a
 
 # %% ../nbs/01_kernel.ipynb #ce7d01db
 @dc.dataclass(frozen=True)
 class Need:
-    "Which pairs are wanted: 0 only diagonals, 1 all pairs, 2 all pairs here and in all layers before"
+    "Which pairs are wanted: 0 only diagonals, 1 all pairs, 2 all pairs here and in layers before"
     positions: int = 1 # Pairs of positions, in every block
     batch: int = 0 # Pairs of examples, in `cov1` and `cov2` (`nngp` and `ntk` always hold them)
-    own: int = 1 # Pairs of positions in `cov1` and `cov2`, where others have them; -1 if nobody reads even variances
-    whole: int = 0 # 1 if examples must stay together: a part of the kernel is not the kernel of a part
-    def join(self, other): return Need(*(max(getattr(w, f.name) for w in (self, other)) for f in dc.fields(Need)))
+    own: int = 1 # Position pairs in `cov1`, `cov2`, if others have them; -1: variances are not read
+    whole: int = 0 # 1 if examples must stay together: no part of the kernel is that of a part
+    def join(self, other):
+        both = self, other
+        return Need(*(max(getattr(w, f.name) for w in both) for f in dc.fields(Need)))
 
 def keep(want):
-    "A layer acting position by position, of which nothing else is known: needs the pairs that are wanted of it, in all blocks"
+    "A layer acting position by position, else unknown: needs what is wanted of it, in all blocks"
     return dc.replace(want, own=1, whole=1)
 
 def together(want):
@@ -53,7 +56,7 @@ def together(want):
     return dc.replace(want, whole=1)
 
 def follow(want):
-    "A layer acting position by position and on each block alone (`Dense`): needs what is wanted of it"
+    "A layer acting on each position and block alone (`Dense`): needs what is wanted of it"
     return want
 
 def vary(want):
@@ -65,7 +68,7 @@ def mix(want):
     return dc.replace(want, positions=max(1, want.positions), own=min(1, 2*want.own + 1))
 
 def read(want):
-    "A layer mixing positions as the covariances within a batch say (attention): needs all pairs everywhere"
+    "A layer mixing positions as covariances within a batch say (attention): needs all pairs"
     return dc.replace(mix(want), own=1)
 
 def reset(want):
@@ -75,18 +78,18 @@ def reset(want):
 # %% ../nbs/01_kernel.ipynb #0bfd5ba9
 @struct
 class Kernel:
-    "Second moments of two batches of activations, with the NTK as the tangent of their cross moment"
+    "Second moments of two batches of activations, with the NTK as tangent of their cross moment"
     nngp: jax.Array # `(n1, n2, *positions)`: covariances between the batches
-    ntk: jax.Array|None # Like `nngp`; a 0-d zero before the first layer with weights, None if not asked for
-    cov1: jax.Array # `(n1, *positions)`, or `(n1, n1, ...)` if not `diagonal_batch`: covariances within batch 1
+    ntk: jax.Array|None # Like `nngp`; a 0-d zero before any layer with weights, None if not wanted
+    cov1: jax.Array # `(n1, *positions)`, or `(n1, n1, ...)` if not `diagonal_batch`: within batch 1
     cov2: jax.Array|None # The same of batch 2; None if both batches are one
     x1_is_x2: bool # Are both batches the same inputs? (may be a traced boolean)
-    is_gaussian: bool = static(False) # Are activations Gaussian of mean zero, independent over channels?
-    is_reversed: bool = static(False) # Are position pairs stored in reversed order? (only by `reverse`)
+    is_gaussian: bool = static(False) # Are they Gaussian of mean zero, independent over channels?
+    is_reversed: bool = static(False) # Are position pairs stored in reversed order? (`reverse`)
     is_input: bool = static(False) # Are these the network's inputs, before any random weights?
     diagonal_batch: bool = static(True) # Do `cov1`, `cov2` hold only equal examples?
     diagonal_spatial: bool = static(False) # Do all blocks hold only equal positions?
-    diagonal_own: bool = static(False) # Do `cov1`, `cov2` hold only equal positions, even if the others hold all pairs?
+    diagonal_own: bool = static(False) # Do `cov1`, `cov2`, even if the others hold all pairs?
     shape1: tuple = static(None) # Shape of the first activations in a finite network
     shape2: tuple = static(None) # Shape of the second
     batch_axis: int = static(0) # Where the batch is in `shape1`
@@ -94,8 +97,8 @@ class Kernel:
     mask1: jax.Array|None = None # Broadcastable to `shape1`, True where hidden
     mask2: jax.Array|None = None # The same of `shape2`
     shared: tuple = static(()) # For each open fan-out: has this branch no weights of its own since?
-    twins: jax.Array|None = None # `(n1, n2)`: which pairs are an example with itself, in a tile of a kernel of one batch
-    groups: tuple = () # `(fraction, Kernel)` of channel groups that still differ (after a concatenation)
+    twins: jax.Array|None = None # `(n1, n2)`, in a tile: which pairs are an example with itself
+    groups: tuple = () # `(fraction, Kernel)` of channel groups that differ (after a concatenation)
     if TYPE_CHECKING:
         def __getattr__(self, name: str) -> Any: "Checkers of types do not see what `@patch` adds"
     __repr__ = brief
@@ -144,7 +147,8 @@ def blocks(self: Kernel, f):
     cross = lambda a: f(a, 2, self.full)
     own = lambda c: None if c is None else f(c, self.covs(), self.own_full)
     tangent = self.ntk if self.ntk is None or self.ntk.ndim == 0 else cross(self.ntk)
-    return self.replace(nngp=cross(self.nngp), ntk=tangent, cov1=own(self.cov1), cov2=own(self.cov2))
+    return self.replace(
+        nngp=cross(self.nngp), ntk=tangent, cov1=own(self.cov1), cov2=own(self.cov2))
 
 # %% ../nbs/01_kernel.ipynb #34a13d38
 @patch
@@ -160,7 +164,7 @@ def variances(self: Kernel):
 
 @patch
 def know(self: Kernel, of1, of2):
-    "The state with the variances `of1` and `of2` of both batches, and no more, as covariances within them"
+    "The state with the variances `of1`, `of2` of both batches, and no more, as `cov1` and `cov2`"
     (v1, groups1), (v2, groups2) = of1, of2
     groups = tuple((w, g.know(*vs)) for (w, g), *vs in zip(self.groups, groups1, groups2))
     return self.replace(cov1=v1, cov2=v2, diagonal_own=self.full, groups=groups)
@@ -209,11 +213,14 @@ def lift(
     def taken():
         c = diagonals(nngp, 0, 1) if diag else nngp
         return diagonals(c, 2 - diag, a.ndim - 2) if full and not own_full else c
-    return Kernel(nngp, jnp.zeros((), nngp.dtype) if ntk else None, taken() if b is None else cov(a), None if b is None else cov(b),
-                  True if x2 is None else _same(x1, x2), is_input=True, diagonal_batch=diag, diagonal_spatial=not full,
-                  diagonal_own=full and not own_full,
-                  shape1=x1.shape, shape2=x1.shape if x2 is None else x2.shape, batch_axis=batch_axis % x1.ndim,
-                  channel_axis=channel_axis % x1.ndim, mask1=mask1, mask2=mask2)
+    return Kernel(
+        nngp, jnp.zeros((), nngp.dtype) if ntk else None,
+        taken() if b is None else cov(a), None if b is None else cov(b),
+        True if x2 is None else _same(x1, x2), is_input=True,
+        diagonal_batch=diag, diagonal_spatial=not full, diagonal_own=full and not own_full,
+        shape1=x1.shape, shape2=x1.shape if x2 is None else x2.shape,
+        batch_axis=batch_axis % x1.ndim, channel_axis=channel_axis % x1.ndim,
+        mask1=mask1, mask2=mask2)
 
 # %% ../nbs/01_kernel.ipynb #701b0ea7
 @patch
@@ -221,10 +228,11 @@ def narrow(self: Kernel, need: Need):
     "Drop the pairs that nobody downstream reads"
     k, n = self, self.n_positions
     if n and self.full and not need.positions:
-        k = k.blocks(lambda a, nb, full: diagonals(a, nb, n) if full else a).replace(diagonal_spatial=True, diagonal_own=False)
+        k = k.blocks(lambda a, nb, full: diagonals(a, nb, n) if full else a)
+        k = k.replace(diagonal_spatial=True, diagonal_own=False)
     if n and k.own_full and need.own < 1:
         k = k.owns(lambda c: diagonals(c, k.covs(), n)).replace(diagonal_own=True)
-    # Nobody reads these: should somebody do so all the same, the result must not look like a number.
+    # Nobody reads these: should somebody do so nevertheless, it must not look like a number.
     if need.own < 0: k = k.owns(lambda c: jnp.full_like(c, jnp.nan))
     if not k.diagonal_batch and not need.batch:
         k = k.owns(lambda c: diagonals(c, 0, 1)).replace(diagonal_batch=True)
@@ -237,7 +245,8 @@ def itself(self: Kernel):
     if self.cov2 is not None and self.twins is None: return None
     at = lambda a, axis: a.reshape(*(1,)*axis, *a.shape, *(1,)*(self.nngp.ndim - axis - 2))
     same = at(jnp.eye(len(self.nngp), dtype=bool) if self.cov2 is None else self.twins, 0)
-    for i, n in enumerate(self.positions if self.full else ()): same = same & at(jnp.eye(n, dtype=bool), 2 + 2*i)
+    for i, n in enumerate(self.positions if self.full else ()):
+        same = same & at(jnp.eye(n, dtype=bool), 2 + 2*i)
     return same
 
 @patch
@@ -257,14 +266,18 @@ def map(self: Kernel, f):
         g = lambda k12: f(row, k12, col)
         return jax.jvp(g, (k12,), (ntk,)) if carried else (g(k12), ntk)
     nngp, ntk = apart(cross)(self.nngp, self.ntk)
-    return self.replace(nngp=nngp, ntk=ntk, cov1=apart(own)(self.cov1, v1), cov2=apart(own)(self.cov2, v2))
+    cov1, cov2 = apart(own)(self.cov1, v1), apart(own)(self.cov2, v2)
+    return self.replace(nngp=nngp, ntk=ntk, cov1=cov1, cov2=cov2)
 
 # %% ../nbs/01_kernel.ipynb #aff7c517
 def mixture(groups):
     "One state for channel groups: its blocks are their averages, and the groups stay available"
     ws, ks = zip(*groups)
-    avg = lambda name: None if getattr(ks[0], name) is None else sum(w*getattr(k, name) for w, k in groups)
-    return ks[0].replace(**{n: avg(n) for n in ('nngp', 'ntk', 'cov1', 'cov2')}, is_gaussian=False, groups=tuple(groups))
+    def average(name):
+        if getattr(ks[0], name) is None: return None
+        return sum(w*getattr(k, name) for w, k in groups)
+    blocks = {n: average(n) for n in ('nngp', 'ntk', 'cov1', 'cov2')}
+    return ks[0].replace(**blocks, is_gaussian=False, groups=tuple(groups))
 
 @patch
 def by_group(self: Kernel, f):
@@ -276,8 +289,9 @@ def nonlinear(self: Kernel, f, name='This nonlinearity'):
     "`map` for a nonlinearity: only Gaussian activations have a closed-form expectation"
     def one(k):
         if not k.is_gaussian: raise ValueError(
-            f'{name} was applied to activations that are not Gaussian of mean zero (raw inputs, or the output of '
-            'another nonlinearity, Dropout, Flatten or a product of branches). Put a Dense or Conv layer before it.')
+            f'{name} was applied to activations that are not Gaussian of mean zero (raw inputs, '
+            'or the output of another nonlinearity, Dropout, Flatten or a product of branches). '
+            'Put a Dense or Conv layer before it.')
         return k.map(f).replace(is_gaussian=False)
     return self.by_group(one)
 
@@ -289,7 +303,7 @@ def linear(self: Kernel, op):
 
 @patch
 def affine(self: Kernel, scale, shift=None):
-    "Covariances after multiplying activations by independent weights of variance `scale` and adding a bias of variance `shift`"
+    "Covariances after independent weights of variance `scale` and a bias of variance `shift`"
     k = self.blocks(lambda a, nb, full: scale*a)
     if shift is None: return k.replace(groups=())
     up = lambda c: None if c is None else c + shift
@@ -297,16 +311,19 @@ def affine(self: Kernel, scale, shift=None):
 
 @patch
 def learn(self: Kernel, own=None):
-    "Add to the NTK what the layer's own weights contribute: by default the covariance of its output"
-    return self if self.ntk is None else self.replace(ntk=self.ntk + (self.nngp if own is None else own))
+    "Add to the NTK the contribution of the layer's own weights: by default its output's covariance"
+    if self.ntk is None: return self
+    return self.replace(ntk=self.ntk + (self.nngp if own is None else own))
 
 # %% ../nbs/01_kernel.ipynb #b81045ea
 def _tangent(k):
     return jnp.broadcast_to(k.ntk, k.nngp.shape)
 
 def join(ks, f, fn_own=None):
-    "Merge the states of independent branches by `f(blocks)`; `ntk` is the tangent of the merged `nngp`"
-    own = lambda name: None if getattr(ks[0], name) is None else (fn_own or f)([getattr(k, name) for k in ks])
+    "Merge independent branches by `f(blocks)`; `ntk` is the tangent of the merged `nngp`"
+    def own(name):
+        if getattr(ks[0], name) is None: return None
+        return (fn_own or f)([getattr(k, name) for k in ks])
     nngps = [k.nngp for k in ks]
     if ks[0].ntk is None: nngp, ntk = f(nngps), None
     else: nngp, ntk = jax.jvp(f, (nngps,), ([_tangent(k) for k in ks],))
@@ -327,17 +344,18 @@ def sides(self: Kernel,
 @patch
 def rescale(self: Kernel,
     s1, # Factors of batch 1, broadcastable to `(n1, *positions)`
-    s2=None, # Factors of batch 2, broadcastable to `(n2, *positions)`; ignored if both batches are one
+    s2=None, # Factors of batch 2, like `s1`; ignored if both batches are one
 ):
     "The state of activations that are multiplied by known numbers"
     if self.cov2 is None: s2 = s1
     by = lambda a, r, c, pair, full: a*spread(r, 0, pair, full)*spread(c, 1, pair, full)
     own = lambda s: lambda a: by(a, s, s, not self.diagonal_batch, self.own_full)
-    return self.by_group(lambda k: k.sides(lambda a: by(a, s1, s2, True, self.full), own(s1), own(s2)))
+    cross = lambda a: by(a, s1, s2, True, self.full)
+    return self.by_group(lambda k: k.sides(cross, own(s1), own(s2)))
 
 @patch
 def each_batch(self: Kernel, f):
-    "`f(variances, hidden)` for both batches: variances `(n, *positions)`, and where positions are hidden (or None)"
+    "`f(variances, hidden)` for both batches: arrays `(n, *positions)`; None if nothing is hidden"
     at = lambda m: None if m is None else hidden(m, self.batch_axis, self.channel_axis)
     first = f(self.var(self.cov1), at(self.mask1))
     return first, first if self.cov2 is None else f(self.var(self.cov2), at(self.mask2))
@@ -357,7 +375,8 @@ def hidden(mask, batch_axis, channel_axis):
 def mask(self: Kernel, mask1=None, mask2=None):
     "Zero every covariance that touches a hidden position, and remember the masks"
     if mask1 is None and mask2 is None: return self
-    h1, h2 = (None if m is None else hidden(m, self.batch_axis, self.channel_axis) for m in (mask1, mask2))
+    at = lambda m: None if m is None else hidden(m, self.batch_axis, self.channel_axis)
+    h1, h2 = at(mask1), at(mask2)
     if self.cov2 is None: h2 = h1
     def clear(a, r, c, pair, full):
         for h, side in ((r, 0), (c, 1)):
@@ -365,8 +384,10 @@ def mask(self: Kernel, mask1=None, mask2=None):
         return a
     own = lambda c, h: None if c is None else clear(c, h, h, not self.diagonal_batch, self.own_full)
     cross = lambda a: a if a is None or a.ndim == 0 else clear(a, h1, h2, True, self.full)
-    k = self.replace(nngp=cross(self.nngp), ntk=cross(self.ntk), cov1=own(self.cov1, h1), cov2=own(self.cov2, h2))
-    return k.replace(mask1=mask1, mask2=mask2, groups=tuple((w, g.mask(mask1, mask2)) for w, g in k.groups))
+    k = self.replace(nngp=cross(self.nngp), ntk=cross(self.ntk),
+                     cov1=own(self.cov1, h1), cov2=own(self.cov2, h2))
+    groups = tuple((w, g.mask(mask1, mask2)) for w, g in k.groups)
+    return k.replace(mask1=mask1, mask2=mask2, groups=groups)
 
 # %% ../nbs/01_kernel.ipynb #22e25ac5
 @patch
@@ -379,7 +400,8 @@ def astuple(self: Kernel):
     "All fields in order (shallow)"
     return tuple(self.asdict().values())
 
-def _cut(shape, axis, s): return shape[:axis] + (len(range(*s.indices(shape[axis]))),) + shape[axis+1:]
+def _cut(shape, axis, s):
+    return shape[:axis] + (len(range(*s.indices(shape[axis]))),) + shape[axis+1:]
 
 @patch
 def slice(self: Kernel, n1_slice=slice(None), n2_slice=slice(None)):
@@ -392,8 +414,10 @@ def slice(self: Kernel, n1_slice=slice(None), n2_slice=slice(None)):
     mask2 = None if whole else along(self.mask1 if self.cov2 is None else self.mask2, n2_slice)
     return self.replace(
         nngp=cross(self.nngp), ntk=cross(self.ntk), cov1=rows(self.cov1, n1_slice), cov2=cov2,
-        x1_is_x2=self.x1_is_x2 if n1_slice == n2_slice else False, mask1=along(self.mask1, n1_slice), mask2=mask2,
-        shape1=_cut(self.shape1, self.batch_axis, n1_slice), shape2=_cut(self.shape2, self.batch_axis, n2_slice),
+        x1_is_x2=self.x1_is_x2 if n1_slice == n2_slice else False,
+        mask1=along(self.mask1, n1_slice), mask2=mask2,
+        shape1=_cut(self.shape1, self.batch_axis, n1_slice),
+        shape2=_cut(self.shape2, self.batch_axis, n2_slice),
         groups=tuple((w, g.slice(n1_slice, n2_slice)) for w, g in self.groups))
 
 # %% ../nbs/01_kernel.ipynb #d39d6d57
@@ -431,13 +455,19 @@ def __mul__(self: Kernel, c): "The state of `c` times the activations"; return s
 def __rmul__(self: Kernel, c): "The state of `c` times the activations"; return self.affine(c**2)
 
 @patch
-def __truediv__(self: Kernel, c): "The state of the activations over `c`"; return self.affine(1/c**2)
+def __truediv__(self: Kernel, c):
+    "The state of the activations over `c`"
+    return self.affine(1/c**2)
 
 @patch
-def __add__(self: Kernel, c): "The state of the (mean zero) activations plus `c`"; return self.affine(1., c**2)
+def __add__(self: Kernel, c):
+    "The state of the (mean zero) activations plus `c`"
+    return self.affine(1., c**2)
 
 @patch
-def __sub__(self: Kernel, c): "The state of the (mean zero) activations minus `c`"; return self.affine(1., c**2)
+def __sub__(self: Kernel, c):
+    "The state of the (mean zero) activations minus `c`"
+    return self.affine(1., c**2)
 
 @patch
 def __neg__(self: Kernel): "Second moments do not see a sign"; return self

@@ -15,8 +15,8 @@ import jax, numpy as np
 from jax import numpy as jnp, random
 from jax.typing import ArrayLike
 from fastcore.basics import patch
-from .core import (struct, static, brief, is_tree, tree_map, tree_leaves, canonical_get,
-                                     select)
+from .core import (
+    struct, static, brief, is_tree, tree_map, tree_leaves, canonical_get, select)
 from .kernel import Kernel, Need, keep, follow, lift, hidden
 from .machine import mirrored, tile_of, tiled
 if TYPE_CHECKING: from jaxtyping import Real
@@ -25,16 +25,19 @@ else: from typing import Annotated as Real # who runs this needs no jaxtyping
 # %% ../nbs/02_layer.ipynb #3a40f9c5
 def as_input(x, name='x1', masked=False):
     "`x` as a floating array of at least two axes, or an error that says what is wrong with it"
-    if isinstance(x, (str, bytes, dict)) or x is None: raise TypeError(f'`{name}` must be an array, got {type(x).__name__}')
+    if isinstance(x, (str, bytes, dict)) or x is None:
+        raise TypeError(f'`{name}` must be an array, got {type(x).__name__}')
     dtype = getattr(x, 'dtype', None)
     if dtype is None:
         x = np.asarray(x); dtype = x.dtype
     if dtype == object or not (jnp.issubdtype(dtype, jnp.number) or dtype == bool):
         raise TypeError(f'`{name}` must be an array of numbers, got dtype {dtype}')
     if jnp.issubdtype(dtype, jnp.complexfloating):
-        raise TypeError(f'`{name}` is complex ({dtype}); pass real and imaginary parts as separate channels')
+        raise TypeError(f'`{name}` is complex ({dtype}); '
+                        'pass real and imaginary parts as separate channels')
     if x.ndim < 2: raise ValueError(
-        f'`{name}` must have at least a batch and a channel axis, got shape {x.shape}; use {name}[:, None] or {name}[None]')
+        f'`{name}` must have at least a batch and a channel axis, got shape {x.shape}; '
+        f'use {name}[:, None] or {name}[None]')
     if 0 in x.shape: raise ValueError(f'`{name}` is empty: shape {x.shape}')
     if not masked: _check_finite(x, name)
     return jnp.asarray(x, jnp.result_type(float))
@@ -43,10 +46,11 @@ def _check_finite(x, name):
     if isinstance(x, jax.core.Tracer) or not jnp.issubdtype(x.dtype, jnp.inexact): return
     with jax.ensure_compile_time_eval(): # data captured by a function under jit are known as well
         total = x.sum() if isinstance(x, jax.Array) else np.sum(x, dtype=np.float64)
-        # The sum is finite unless an entry is not, or it overflows: only then is each entry looked at.
+        # The sum is finite unless an entry is not, or it overflows: only then look at each entry.
         fine = np.isfinite(total) or bool(jnp.isfinite(x).all())
-    if not fine: raise ValueError(f'`{name}` has NaN or infinite entries; remove them, or mark missing entries '
-                                  'by a number and pass it as `mask_constant`')
+    if not fine: raise ValueError(
+        f'`{name}` has NaN or infinite entries; remove them, or mark missing entries '
+        'by a number and pass it as `mask_constant`')
 
 # %% ../nbs/02_layer.ipynb #7665dd5a
 def check_pair(x1, x2, batch_axis=None):
@@ -92,22 +96,28 @@ def unmask_fn(fn):
 def _parameters(fn): return tuple(inspect.signature(fn).parameters.values())
 
 def _given(fn, first, kwargs):
-    "Those of `kwargs` that `fn` names after its `first` parameters (None where missing), or all if it takes any"
+    "Those of `kwargs` that `fn` names after its `first` parameters (or None), all if it takes any"
     params = _parameters(fn)[first:]
-    if any(p.kind is p.VAR_KEYWORD for p in params): return {n: v for n, v in kwargs.items() if v is not None}
+    if any(p.kind is p.VAR_KEYWORD for p in params):
+        return {n: v for n, v in kwargs.items() if v is not None}
     return {p.name: kwargs.get(p.name) for p in params}
 
 class Layer:
-    "A layer of a finite network (`init_fn`, `apply_fn`) and of its infinite limit (`kernel_fn`); unpacks as that triple"
+    "A layer of a finite network and of its limit: unpacks as `init_fn`, `apply_fn`, `kernel_fn`"
     if TYPE_CHECKING:
         def __getattr__(self, name: str) -> Any: "Checkers of types do not see what `@patch` adds"
-    batch_axis: int|None = None; channel_axis: int|None = None # A layer that reads its inputs' layout has these as fields
+    # A layer that reads its inputs' layout has these as fields
+    batch_axis: int|None = None; channel_axis: int|None = None
     __repr__ = brief
     def shape(self, s): "Output shape for input shape `s`"; return s
     def init(self, key, s): "Parameters for input shape `s`"; return ()
-    def apply(self, params, x): raise NotImplementedError(f'{self!r} has no finite network: define `apply`')
-    def kernel(self, k): raise NotImplementedError(f'{self!r} has no infinite limit: define `kernel`')
-    def need(self, want): "Pairs needed of the input for pairs `want`ed of the output"; return keep(want)
+    def apply(self, params, x):
+        raise NotImplementedError(f'{self!r} has no finite network: define `apply`')
+    def kernel(self, k):
+        raise NotImplementedError(f'{self!r} has no infinite limit: define `kernel`')
+    def need(self, want):
+        "Pairs needed of the input for pairs `want`ed of the output"
+        return keep(want)
     def mask(self, m, s): "The mask of the output for mask `m` of an input of shape `s`"; return m
     def __iter__(self): return iter((self.init_fn, self.apply_fn, self.kernel_fn))
     def __len__(self): return 3
@@ -117,30 +127,34 @@ class Layer:
 def as_key(rng):
     "A PRNG key, or a seed as one"
     if isinstance(rng, int): return random.key(rng)
-    if not (hasattr(rng, 'dtype') and (jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) or rng.dtype == jnp.uint32)):
-        raise TypeError(f'`rng` must be a JAX PRNG key such as jax.random.key(0), got {type(rng).__name__}')
+    known = hasattr(rng, 'dtype') and (
+        jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) or rng.dtype == jnp.uint32)
+    if not known: raise TypeError(
+        f'`rng` must be a JAX PRNG key such as jax.random.key(0), got {type(rng).__name__}')
     return rng
 
 def as_shape(s, name='input_shape'):
     "A shape (or a tree of shapes) of integers"
     if is_tree(s) and s and all(is_tree(b) for b in s): return type(s)(as_shape(b, name) for b in s)
-    if not is_tree(s) or len(s) < 2 or not all(isinstance(n, (int, np.integer)) for n in s): raise ValueError(
-        f'`{name}` must be a shape with at least a batch and a channel axis such as (-1, 784), got {s!r}')
+    fine = is_tree(s) and len(s) >= 2 and all(isinstance(n, (int, np.integer)) for n in s)
+    if not fine: raise ValueError(
+        f'`{name}` must be a shape with at least a batch and a channel axis such as (-1, 784), '
+        f'got {s!r}')
     return tuple(map(int, s))
 
 # %% ../nbs/02_layer.ipynb #777f879c
 @patch
 def init_fn(self: Layer, rng: jax.Array|int, input_shape: tuple, **kwargs) -> tuple:
-    "`(output_shape, params)` of a finite network for inputs of `input_shape` (the batch size may be -1)"
+    "`(output_shape, params)` of a finite network for `input_shape` (its batch size may be -1)"
     s = as_shape(input_shape)
     return self.shape(s), self.init(as_key(rng), s)
 
 @patch
 def forward(self: Layer, params, x, **kwargs):
     "Evaluate on an array or a `MaskedArray`, with the extra arguments that `apply` names"
-    if not isinstance(x, MaskedArray): return self.apply(params, x, **_given(type(self).apply, 3, kwargs | dict(mask=None)))
-    extras = _given(type(self).apply, 3, kwargs | dict(mask=x.mask))
-    y = self.apply(params, x.masked_value, **extras)
+    extras = lambda mask: _given(type(self).apply, 3, kwargs | dict(mask=mask))
+    if not isinstance(x, MaskedArray): return self.apply(params, x, **extras(None))
+    y = self.apply(params, x.masked_value, **extras(x.mask))
     m = self.mask(x.mask, x.shape)
     return MaskedArray(jnp.where(m, 0, y), m)
 
@@ -153,9 +167,10 @@ def apply_fn(self: Layer,
     rng=None, # Random key, for layers such as `Dropout`
     **kwargs, # Passed to the layers that name them
 ):
-    "Outputs of the finite network with parameters `params`; a `MaskedArray` if `mask_constant` is given"
-    x = tree_map(lambda x: to_masked(x if isinstance(x, MaskedArray) else jnp.asarray(x), mask_constant), inputs)
-    return self.forward(params, x, rng=rng, **kwargs)
+    "Outputs of the finite network for `params`; a `MaskedArray` if `mask_constant` is given"
+    def masked(x):
+        return to_masked(x if isinstance(x, MaskedArray) else jnp.asarray(x), mask_constant)
+    return self.forward(params, tree_map(masked, inputs), rng=rng, **kwargs)
 
 # %% ../nbs/02_layer.ipynb #8d15af1e
 def check_axes(layer, k):
@@ -163,23 +178,24 @@ def check_axes(layer, k):
     for name in ('batch_axis', 'channel_axis'):
         want, got = getattr(layer, name), getattr(k, name)
         if want is not None and k.shape1 and want % len(k.shape1) != got: raise ValueError(
-            f'{layer!r} expects `{name}={want}`, but activations of shape {k.shape1} have it at {got}; '
-            f'build the layer with {name}={got}')
+            f'{layer!r} expects `{name}={want}`, but activations of shape {k.shape1} '
+            f'have it at {got}; build the layer with {name}={got}')
 
 def check_need(layer, k, need):
     "Raise if the state lacks pairs that `layer` needs"
     if need.positions and k.diagonal_spatial and k.n_positions: raise ValueError(
-        f'{layer!r} needs covariances of all position pairs, but the kernel holds equal positions only; '
-        'recompute it with diagonal_spatial=False')
+        f'{layer!r} needs covariances of all position pairs, but the kernel holds '
+        'equal positions only; recompute it with diagonal_spatial=False')
     if need.batch and k.diagonal_batch: raise ValueError(
-        f'{layer!r} needs covariances of all example pairs, but the kernel holds equal examples only; '
-        'recompute it with diagonal_batch=False')
+        f'{layer!r} needs covariances of all example pairs, but the kernel holds '
+        'equal examples only; recompute it with diagonal_batch=False')
 
 # %% ../nbs/02_layer.ipynb #5b77679f
 @patch
 def run(self: Layer, k, want, **kwargs):
     "Push a kernel state through the layer, keeping the pairs in `want`"
-    if not isinstance(k, Kernel): raise TypeError(f'{self!r} takes one input, got {len(k)} branches; use parallel or a fan-in')
+    if not isinstance(k, Kernel): raise TypeError(
+        f'{self!r} takes one input, got {len(k)} branches; use parallel or a fan-in')
     check_axes(self, k)
     need = self.need(want)
     if k.is_reversed: k = k.reverse()
@@ -204,20 +220,24 @@ ARRAYS = ('nngp', 'ntk', 'cov1', 'cov2', 'x1_is_x2', 'mask1', 'mask2')
 
 def _field(k, name):
     if name not in {f.name for f in dc.fields(Kernel)} - {'groups', 'shared'}: raise KeyError(
-        f"unknown kernel quantity {name!r} in `get`; choose from {[f.name for f in dc.fields(Kernel)][:-2]}")
+        f'unknown kernel quantity {name!r} in `get`; '
+        f'choose from {[f.name for f in dc.fields(Kernel)][:-2]}')
     v = getattr(k, name)
-    if name == 'ntk' and v is None: raise ValueError("`get` asks for 'ntk', but the kernel was computed without it")
+    if name == 'ntk' and v is None:
+        raise ValueError("`get` asks for 'ntk', but the kernel was computed without it")
     return jnp.broadcast_to(v, k.nngp.shape) if name == 'ntk' else v
 
 def pick(k, get):
     "The quantities `get` of a kernel state, or of each in a tree"
-    return k if get is None else tree_map(lambda k: select(get, lambda n: _field(k, n), 'AnalyticKernel'), k)
+    if get is None: return k
+    return tree_map(lambda k: select(get, lambda n: _field(k, n), 'AnalyticKernel'), k)
 
 # %% ../nbs/02_layer.ipynb #4b63b36c
 def _layout(axes, ndim):
     "Batch and channel axis of inputs of `ndim` axes, of which the network says `axes`"
     if not isinstance(axes, Layout): raise TypeError(
-        f'the network takes a list of {len(axes)} inputs, got one array; pass a list, or put FanOut({len(axes)}) before its branches')
+        f'the network takes a list of {len(axes)} inputs, got one array; pass a list, '
+        f'or put FanOut({len(axes)}) before its branches')
     b = (axes[0] or 0) % ndim
     return b, (ndim - 1 if b < ndim - 1 else 0) if axes[1] is None else axes[1] % ndim
 
@@ -238,9 +258,11 @@ def _infinite(layer, x1, x2, mask_constant, extras, ntk, want, get):
     "Kernels from inputs or kernel states"
     if isinstance(tree_leaves(x1)[0], Kernel): return pick(layer.run(x1, want, **extras), get)
     names = {get} if isinstance(get, str) else set(get or ())
-    tile = layer.tile(x1, x2, want) if names and names <= {'nngp', 'ntk'} and not extras and not is_tree(x1) else None
+    whole = extras or is_tree(x1) or not names or not names <= {'nngp', 'ntk'}
+    tile = None if whole else layer.tile(x1, x2, want)
     if tile is not None: return _in_tiles(layer, x1, x2, mask_constant, ntk, want, get, tile)
-    return pick(layer.run(_lift(layer, x1, x2, mask_constant, ntk, layer.need(want)), want, **extras), get)
+    k = _lift(layer, x1, x2, mask_constant, ntk, layer.need(want))
+    return pick(layer.run(k, want, **extras), get)
 
 _compiled = jax.jit(_infinite, static_argnums=(5, 6, 7))
 
@@ -251,16 +273,22 @@ def wanted(layer, x1, names, diagonal_batch, diagonal_spatial):
     pos = 0 if ks and all(k.diagonal_spatial for k in ks) else 1
     bat = 1 if ks and not all(k.diagonal_batch for k in ks) else 0
     level = lambda diag, default: default if diag is None else 0 if diag else 2
-    want = Need(level(diagonal_spatial, pos), level(diagonal_batch, bat), -1 if names and set(names) <= {'nngp', 'ntk'} else 1)
+    own = -1 if names and set(names) <= {'nngp', 'ntk'} else 1
+    want = Need(level(diagonal_spatial, pos), level(diagonal_batch, bat), own)
     need = ft.reduce(Need.join, tree_leaves(layer.need(want)))
-    for flag, name, level, what in ((diagonal_spatial, 'diagonal_spatial', need.positions, 'positions'),
-                                    (diagonal_batch, 'diagonal_batch', need.batch, 'examples')):
-        if flag and level: raise ValueError(f'`{name}=True` is impossible: the network mixes {what} and needs all pairs; leave it None')
+    for flag, name, level, what in (
+        (diagonal_spatial, 'diagonal_spatial', need.positions, 'positions'),
+        (diagonal_batch, 'diagonal_batch', need.batch, 'examples'),
+    ):
+        if flag and level: raise ValueError(
+            f'`{name}=True` is impossible: the network mixes {what} and needs all pairs; '
+            'leave it None')
     return want
 
 def numeric(tree):
     "Are all leaves of `tree` numbers or arrays? (a layer that is no pytree is a leaf itself)"
-    return all(isinstance(l, (int, float, np.ndarray, np.generic, jax.Array)) for l in jax.tree.leaves(tree))
+    kinds = int, float, np.ndarray, np.generic, jax.Array
+    return all(isinstance(l, kinds) for l in jax.tree.leaves(tree))
 
 def _jittable(layer, x1, extras): return layer.pure() and numeric((layer, extras))
 
@@ -281,17 +309,20 @@ def kernel_fn(self: Layer,
     get: str|tuple|None = None, # 'nngp', 'ntk', other fields of `Kernel`, or several; None: all
     *args,
     mask_constant=None, # Input entries equal to it are missing
-    diagonal_batch=None, diagonal_spatial=None, # Keep only equal examples, positions? None: as little as suffices
+    diagonal_batch=None, # Keep only equal examples? None: as little as suffices
+    diagonal_spatial=None, # Keep only equal positions? None: as little as suffices
     **kwargs, # Passed to the layers that name them, such as `pattern`
 ):
-    "NNGP and NTK of the infinitely wide network between two batches: arrays `(n1, n2, ...)`, named tuples, or a `Kernel`"
+    "NNGP and NTK of the infinite network: arrays `(n1, n2, ...)`, named tuples, or a `Kernel`"
     if args or not (get is None or isinstance(get, (str, tuple, list))): raise TypeError(
-        "kernel_fn takes (x1, x2, get): infinite networks have no parameters; write kernel_fn(x1, x2, 'ntk')")
+        'kernel_fn takes (x1, x2, get): infinite networks have no parameters; '
+        "write kernel_fn(x1, x2, 'ntk')")
     get = canonical_get(get)
     names = () if get is None else (get,) if isinstance(get, str) else get
     kwargs = {n: v for n, v in kwargs.items() if v is not None}
     one = all(v[0] is v[1] for v in kwargs.values() if is_pair(v))
-    if x2 is x1 and one and get is not None and set(names) <= {'nngp', 'ntk'}: x2 = None # the same, and more exact
+    if x2 is x1 and one and get is not None and set(names) <= {'nngp', 'ntk'}:
+        x2 = None # the same, and more exact
     x1, x2 = self._entrance(x1, x2, mask_constant is not None)
     if x2 is None and one and not any(isinstance(k, Kernel) for k in tree_leaves(x1)):
         kwargs = {n: v[0] if is_pair(v) else v for n, v in kwargs.items()}
@@ -306,7 +337,8 @@ def kernel_fn(self: Layer,
 def _entrance(self: Layer, x1, x2, masked):
     "Check inputs once"
     if any(isinstance(k, Kernel) for k in tree_leaves(x1)):
-        if x2 is not None: raise ValueError('`x2` must be None when `x1` is a Kernel: it holds both batches already')
+        if x2 is not None: raise ValueError(
+            '`x2` must be None when `x1` is a Kernel: it holds both batches already')
         return x1, None
     x1 = tree_map(lambda x: as_input(x, 'x1', masked), x1)
     if x2 is None: return x1, None
@@ -322,21 +354,26 @@ def parameterization(name):
     return name.lower()
 
 class Affine(Layer):
-    "A layer with weights: fields `W_std`, `b_std`, `parameterization`, `s`, `trainable`; defines `fan_in(s)` and `spread_out(k)`"
+    "A layer with weights; defines `fan_in(s)` and `spread_out(k)`"
+    # Its fields are `W_std`, `b_std`, `parameterization`, `s` and `trainable`.
     def __post_init__(self): parameterization(self.parameterization)
     def fan_in(self, s): raise NotImplementedError
     def standard(self): return self.parameterization.lower() == 'standard'
     def need(self, want): return follow(want)
-    def init_scale(self, s): return self.W_std/jnp.sqrt(self.fan_in(s)/self.s[0]) if self.standard() else 1.
-    def apply_scale(self, s): return 1/math.sqrt(self.s[0]) if self.standard() else self.W_std/math.sqrt(self.fan_in(s))
+    def init_scale(self, s):
+        return self.W_std/jnp.sqrt(self.fan_in(s)/self.s[0]) if self.standard() else 1.
+    def apply_scale(self, s):
+        if self.standard(): return 1/math.sqrt(self.s[0])
+        return self.W_std/math.sqrt(self.fan_in(s))
     def spread_out(self, k): "The covariances averaged over what one output reads"; return k
     def kernel(self, k):
         k = self.spread_out(k.replace(groups=()))
         y = k.affine(self.W_std**2, None if self.b_std is None else self.b_std**2)
         y = y.replace(is_gaussian=True, is_input=False, shared=(False,)*len(y.shared))
-        if not self.trainable: return y if y.ntk is None else y.replace(ntk=jnp.broadcast_to(y.ntk, y.nngp.shape))
-        own = self.fan_in(k.shape1)/self.s[0]*k.nngp + (self.b_std is not None) if self.standard() else None
-        return y.learn(own)
+        if not self.trainable:
+            return y if y.ntk is None else y.replace(ntk=jnp.broadcast_to(y.ntk, y.nngp.shape))
+        if not self.standard(): return y.learn()
+        return y.learn(self.fan_in(k.shape1)/self.s[0]*k.nngp + (self.b_std is not None))
 
 # %% ../nbs/02_layer.ipynb #781ecdd3
 def channels_masked(m, axis):
@@ -376,7 +413,8 @@ def apply(self: Dense, params, x):
     if not self.trainable: W, b = jax.lax.stop_gradient((W, b))
     c = self.channel_axis % x.ndim
     if x.shape[c] != W.shape[0]: raise ValueError(
-        f'{self!r} was initialized for {W.shape[0]} input channels, got {x.shape[c]} in inputs of shape {x.shape}')
+        f'{self!r} was initialized for {W.shape[0]} input channels, '
+        f'got {x.shape[c]} in inputs of shape {x.shape}')
     y = self.apply_scale(x.shape)*jnp.moveaxis(jnp.tensordot(x, W, (c, 0)), -1, c)
     return y if b is None else y + (1. if self.standard() else self.b_std)*b
 
@@ -414,8 +452,10 @@ def init(self: Serial, key, s):
 
 @patch
 def forward(self: Serial, params, x, rng=None, **kwargs):
-    if len(params) != len(self.layers): raise ValueError(f'got parameters for {len(params)} layers, the network has {len(self.layers)}')
-    keys = [None]*len(self.layers) if rng is None or not self.layers else random.split(rng, len(self.layers))
+    n = len(self.layers)
+    if len(params) != n:
+        raise ValueError(f'got parameters for {len(params)} layers, the network has {n}')
+    keys = [None]*n if rng is None or not n else random.split(rng, n)
     for l, p, key in zip(self.layers, params, keys): x = l.forward(p, x, rng=key, **kwargs)
     return x
 
@@ -426,9 +466,11 @@ def axes(self: Serial, then=Layout((None, None))):
 # %% ../nbs/02_layer.ipynb #5b7f3257
 @patch
 def blocks(self: Serial, want):
-    "The layers as `(blocks, wants)`: equal blocks that follow each other, and what is wanted of the layers of each"
+    "The layers as `(blocks, wants)`: equal blocks in a row, and what is wanted of a block's layers"
     layers, wants, out, i = self.layers, self.wants(want)[0], [], 0
-    kind = lambda l: (jax.tree.structure(l), tuple(map(np.shape, jax.tree.leaves(l)))) if numeric(l) else object() # like no other
+    def kind(l):
+        if not numeric(l): return object() # like no other
+        return jax.tree.structure(l), tuple(map(np.shape, jax.tree.leaves(l)))
     kinds = [(kind(l), w) for l, w in zip(layers, wants)]
     def times(n):
         m = 1
@@ -436,7 +478,8 @@ def blocks(self: Serial, want):
         return m
     while i < len(layers):
         # of the ways to cover most layers by repetition, the one with the shortest block
-        n, m = max(((n, times(n)) for n in range(1, (len(layers) - i)//2 + 1)), key=lambda nm: nm[0]*nm[1]*(nm[1] > 1), default=(1, 1))
+        ways = [(n, times(n)) for n in range(1, (len(layers) - i)//2 + 1)]
+        n, m = max(ways, key=lambda nm: nm[0]*nm[1]*(nm[1] > 1), default=(1, 1))
         if m == 1: n = 1
         out.append(([layers[j:j+n] for j in range(i, i + n*m, n)], wants[i:i+n]))
         i += n*m
@@ -444,7 +487,8 @@ def blocks(self: Serial, want):
 
 def _form(k):
     "What a loop must not change: tree, shapes and dtypes"
-    return jax.tree.structure(k), [(l.shape, l.dtype) for l in jax.tree.leaves(jax.eval_shape(lambda k: k, k))]
+    leaves = jax.tree.leaves(jax.eval_shape(lambda k: k, k))
+    return jax.tree.structure(k), [(l.shape, l.dtype) for l in leaves]
 
 def looped(step, k, blocks):
     "`step(k, block)` for all `blocks` in turn, as a loop from where it keeps the form of `k`"
@@ -461,8 +505,9 @@ def looped(step, k, blocks):
 @patch
 def run(self: Serial, k, want, **kwargs):
     if not self.layers: return tree_map(lambda k: k.narrow(want), k)
+    through = lambda k, lw: lw[0].run(k, lw[1], **kwargs)
     for blocks, wants in self.blocks(want):
-        step = lambda k, block: ft.reduce(lambda k, lw: lw[0].run(k, lw[1], **kwargs), zip(block, wants), k)
+        step = lambda k, block: ft.reduce(through, zip(block, wants), k)
         k = looped(step, k, blocks) if self.pure() else ft.reduce(step, blocks, k)
     return k
 
@@ -479,7 +524,8 @@ class Triple(Layer):
         jax.eval_shape(f, random.key(0))
         return out[0]
     def init(self, key, s): return self.fns[0](key, s)[1]
-    def apply(self, params, x, **kwargs): return self.fns[1](params, x, **_given(self.fns[1], 2, kwargs))
+    def apply(self, params, x, **kwargs):
+        return self.fns[1](params, x, **_given(self.fns[1], 2, kwargs))
     def kernel(self, k, **kwargs):
         kwargs.pop('want', None)
         return self.fns[2](k, **_given(self.fns[2], 1, kwargs))
@@ -489,7 +535,8 @@ class Triple(Layer):
 def as_layer(layer):
     "A `Layer` from a layer, from the triple that one was unpacked into, or from a foreign triple"
     if isinstance(layer, Layer): return layer
-    if not (isinstance(layer, (tuple, list)) and len(layer) == 3 and all(map(callable, layer))): raise TypeError(
+    fine = isinstance(layer, (tuple, list)) and len(layer) == 3 and all(map(callable, layer))
+    if not fine: raise TypeError(
         f'expected a layer or a triple (init_fn, apply_fn, kernel_fn), got {layer!r}' + (
         '; did you forget to call it, as in Relu()?' if callable(layer) else ''))
     owners = {id(getattr(f, '__self__', f)) for f in layer}
@@ -501,16 +548,19 @@ def serial(*layers) -> Serial:
     return Serial(tuple(map(as_layer, layers)))
 
 # %% ../nbs/02_layer.ipynb #ea14d4e9
-def _flat(layer): return [l for inner in layer.layers for l in _flat(inner)] if type(layer) is Serial else [layer]
+def _flat(layer):
+    if type(layer) is not Serial: return [layer]
+    return [l for inner in layer.layers for l in _flat(inner)]
 
 def pieces(layer, want):
-    "The network as `[(piece, want of its output)]`, cut where positions were mixed and variances are read later"
+    "`[(piece, want of its output)]`, cut where positions were mixed and variances are read later"
     layers = _flat(layer)
     out, start = [], 0
     for i, (l, w) in enumerate(zip(layers, Serial(tuple(layers)).wants(want)[0]), 1):
         if is_tree(w) or w.own < 0 or i == len(layers): continue
         needs = l.need(dc.replace(w, own=0))
-        if not is_tree(needs) and needs.own > 0: out, start = out + [(Serial(tuple(layers[start:i])), w)], i
+        if not is_tree(needs) and needs.own > 0:
+            out, start = out + [(Serial(tuple(layers[start:i])), w)], i
     return out + [(Serial(tuple(layers[start:])), want)]
 
 def _thin(want): return tree_map(lambda w: dc.replace(w, own=-1), want)
@@ -520,9 +570,11 @@ def tile(self: Layer, x1, x2, want):
     "Rows and columns of the tiles in which to compute, None for all at once"
     need, (b, c) = self.need(want), _layout(self.axes(), x1.ndim)
     if is_tree(need) or need.whole or need.batch: return None
-    if any(n.own > 0 for p, w in pieces(self, want) for n in tree_leaves(p.need(_thin(w)))): return None
+    needs = (n for p, w in pieces(self, want) for n in tree_leaves(p.need(_thin(w))))
+    if any(n.own > 0 for n in needs): return None
     positions = math.prod(x1.shape)//x1.shape[b]//x1.shape[c]
-    return tile_of(x1.shape[b], (x1 if x2 is None else x2).shape[b], positions**(2 if need.positions else 1), x2 is None)
+    n1, n2 = x1.shape[b], (x1 if x2 is None else x2).shape[b]
+    return tile_of(n1, n2, positions**(2 if need.positions else 1), x2 is None)
 
 def _marks(layer, parts, x, axis, mask_constant, need):
     "For each example in `x` the variances behind all `parts` but the last"
@@ -538,7 +590,8 @@ def _marks(layer, parts, x, axis, mask_constant, need):
 def _in_tiles(layer, x1, x2, mask_constant, ntk, want, get, tile):
     "The kernel by `tiled`"
     parts, axis = pieces(layer, want), _layout(layer.axes(), x1.ndim)[0]
-    sides = [(x, _marks(layer, parts, x, axis, mask_constant, layer.need(want))) for x in ([x1] if x2 is None else [x1, x2])]
+    xs = [x1] if x2 is None else [x1, x2]
+    sides = [(x, _marks(layer, parts, x, axis, mask_constant, layer.need(want))) for x in xs]
     def cut(side, start):
         x, marks = sides[side*len(sides)//2]
         of = lambda a, axis: jax.lax.dynamic_slice_in_dim(a, start, tile[side], axis)
@@ -550,16 +603,18 @@ def _in_tiles(layer, x1, x2, mask_constant, ntk, want, get, tile):
         if x2 is None: k = k.replace(twins=(i + at)[:, None] == j + at)
         for (p, w), v1, v2 in zip(parts, marks1, marks2): k = p.run(k, _thin(w)).know(v1, v2)
         return pick(parts[-1][0].run(k, want), get)
-    mirror = (lambda t: jax.tree.map(lambda a: mirrored(a, bool(want.positions)), t)) if x2 is None else None
-    return tiled(part, (x1.shape[axis], (x1 if x2 is None else x2).shape[axis]), tile, mirror)
+    def mirror(t): return jax.tree.map(lambda a: mirrored(a, bool(want.positions)), t)
+    shape = xs[0].shape[axis], xs[-1].shape[axis]
+    return tiled(part, shape, tile, mirror if x2 is None else None)
 
 # %% ../nbs/02_layer.ipynb #cc155bfe
 @patch
 def rows(self: Layer, s, want, indent=''):
     "Lines `(name, output shape, number of parameters, what the kernel keeps)` of the summary"
-    n = sum(math.prod(p.shape) for p in jax.tree.leaves(jax.eval_shape(lambda key: self.init(key, s), random.key(0))))
-    kept = ', '.join(dict.fromkeys('all pairs' if w.positions else 'diagonal' for w in tree_leaves(want)))
-    return [(indent + repr(self), self.shape(s), n, kept)]
+    params = jax.eval_shape(lambda key: self.init(key, s), random.key(0))
+    n = sum(math.prod(p.shape) for p in jax.tree.leaves(params))
+    kept = ('all pairs' if w.positions else 'diagonal' for w in tree_leaves(want))
+    return [(indent + repr(self), self.shape(s), n, ', '.join(dict.fromkeys(kept)))]
 
 @patch
 def rows(self: Serial, s, want, indent=''):
@@ -573,9 +628,10 @@ def rows(self: Serial, s, want, indent=''):
 def summary(self: Layer, x_shape):
     "A table of layers, output shapes, parameters, and the position pairs that the kernel keeps"
     rows = [('layer', 'output shape', 'parameters', 'positions kept')]
-    rows += [(n if len(n) < 60 else n[:57] + '...', s, f'{p:,}', k) for n, s, p, k in self.rows(as_shape(x_shape), Need())]
-    widths = [max(len(str(r[i])) for r in rows) for i in range(4)]
-    line = lambda r: f'{r[0]:<{widths[0]}}  {str(r[1]):<{widths[1]}}  {r[2]:>{widths[2]}}  {r[3]}'.rstrip()
+    for name, s, n, kept in self.rows(as_shape(x_shape), Need()):
+        rows.append((name if len(name) < 60 else name[:57] + '...', s, f'{n:,}', kept))
+    w = [max(len(str(r[i])) for r in rows) for i in range(3)]
+    line = lambda r: f'{r[0]:<{w[0]}}  {str(r[1]):<{w[1]}}  {r[2]:>{w[2]}}  {r[3]}'.rstrip()
     return Text('\n'.join([line(rows[0]), '-'*len(line(rows[0]))] + [line(r) for r in rows[1:]]))
 
 class Text(str):

@@ -19,7 +19,8 @@ def apart(f):
     # Other backends fuse by another cost model, and need not support calls.
     if set_xla_metadata is None or jax.default_backend() != 'cpu': return f
     def inside(*args):
-        with set_xla_metadata(inlineable=None): return f(*args)  # what `f` itself calls may be inlined
+        # what `f` itself calls may be inlined
+        with set_xla_metadata(inlineable=None): return f(*args)
     g = jax.jit(inside)
     def called(*args):
         with set_xla_metadata(inlineable='false'): return g(*args)
@@ -38,7 +39,8 @@ def tile_of(
     square=False, # Are both batches one?
 ):
     "Rows and columns of a tile that the cache holds, None if the whole is not much larger"
-    most = (2**28 if jax.default_backend() != 'cpu' else 2**20 if p == 1 else 2**18)//p # windows over positions make copies
+    on_cpu = 2**20 if p == 1 else 2**18 # windows over positions make copies
+    most = (on_cpu if jax.default_backend() == 'cpu' else 2**28)//p
     if square: # four tiles a side leave out 6 of 16; less work than that is not worth a loop
         side = min(max(1, isqrt(most)), n1 if n1*n1*p < 2**19 else ceil(n1/4))
         return None if side >= n1 else (_even(n1, side),)*2
@@ -58,7 +60,9 @@ def tiled(
     mirror=None, # The tile at `(j, i)` from that at `(i, j)`, if both batches are one
 ):
     "A kernel `(n1, n2, ...)`, computed tile by tile"
-    put = lambda out, new, i, j: jax.tree.map(lambda o, a: lax.dynamic_update_slice(o, a, (i, j) + (0,)*(a.ndim - 2)), out, new)
+    def put(out, new, i, j):
+        place = lambda o, a: lax.dynamic_update_slice(o, a, (i, j) + (0,)*(a.ndim - 2))
+        return jax.tree.map(place, out, new)
     def step(out, ij):
         new = f(*ij)
         out = put(out, new, *ij)
@@ -75,11 +79,18 @@ def paired_dot(
     out, # The letters of the result; of `a` alone and of `b` alone they come in the same order
 ):
     "`einsum` over the last axes, arranged such that, where these are short, nothing is transposed"
-    n, size, (most, i, j) = a.shape[-1], dict(zip(left + right, a.shape[:-1] + b.shape[:-1])), (out[:-2], out[-2:-1], out[-1])
+    n, size = a.shape[-1], dict(zip(left + right, a.shape[:-1] + b.shape[:-1]))
+    most, i, j = out[:-2], out[-2:-1], out[-1]
     # Kernels lose half their digits in a later square root: never let a GPU multiply in TF32.
     dot = ft.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
-    at = lambda x, own, letters, *last: x.reshape(*(size[l] if l in own else 1 for l in letters), *last)
-    if n <= 4 and out != left + right: return apart(lambda a, b: sum(at(a[..., c], left, out)*at(b[..., c], right, out) for c in range(n)))(a, b)
-    if out == left + right or i in right or j in left or 2*n > size[j]: return dot(f'{left}Z,{right}Z->{out}', a, b)
-    each = lambda x, own, l: jnp.broadcast_to(at(x, own, most + l, n), [size[l] for l in most + l] + [n])
+    def at(x, own, letters, *last):
+        return x.reshape(*(size[l] if l in own else 1 for l in letters), *last)
+    def one_by_one(a, b):
+        return sum(at(a[..., c], left, out)*at(b[..., c], right, out) for c in range(n))
+    if n <= 4 and out != left + right: return apart(one_by_one)(a, b)
+    if out == left + right or i in right or j in left or 2*n > size[j]:
+        return dot(f'{left}Z,{right}Z->{out}', a, b)
+    def each(x, own, last):
+        shape = [size[l] for l in most + last]
+        return jnp.broadcast_to(at(x, own, most + last, n), shape + [n])
     return dot(f'{most}{i}Z,{most}{j}Z->{out}', each(a, left, i), each(b, right, j))

@@ -7,10 +7,6 @@ LONGEST = 40                                        # lines of a function, docst
 WIDEST = 100                                        # columns of a line of code in a notebook
 LAYERS = '0[3-9]*.ipynb', '10*.ipynb'               # each layer's NTK follows from its covariance map alone
 
-# TEMPORARY, to be deleted with its use in `main` when empty: notebooks (numbers, names or folders) not yet wrapped.
-UNWRAPPED = set("""00b 01 02 03 08 14 14a 15 17 18 19 19a 20 21 22 23 24 25 30 31 90 91 tutorials""".split())
-def unwrapped(path): return bool(UNWRAPPED & {path.stem.split('_')[0], path.parent.name})
-
 def long_functions(path):
     "Functions of the module at `path` that are longer than `LONGEST`"
     functions = [n for n in ast.walk(ast.parse(path.read_text(encoding='utf-8')))
@@ -49,7 +45,7 @@ def main():
     layers = sorted(p for glob in LAYERS for p in (ROOT/'nbs').glob(glob))
     notebooks = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if not any(s[0] in '._' for s in p.relative_to(ROOT).parts))
     bad = sum([*map(long_functions, modules), *map(tangent_names, layers), *map(mute_figures, notebooks),
-               *map(wide_lines, (p for p in notebooks if not unwrapped(p)))], [])
+               *map(wide_lines, notebooks)], [])
     if bad: sys.exit('\n'.join(bad))
     print(f'House rules hold in {len(modules)} modules and {len(notebooks)} notebooks')
 
