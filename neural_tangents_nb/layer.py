@@ -219,9 +219,9 @@ def axes(self: Layer, then=Layout((None, None))):
 ARRAYS = ('nngp', 'ntk', 'cov1', 'cov2', 'x1_is_x2', 'mask1', 'mask2')
 
 def _field(k, name):
-    if name not in {f.name for f in dc.fields(Kernel)} - {'groups', 'shared'}: raise KeyError(
-        f'unknown kernel quantity {name!r} in `get`; '
-        f'choose from {[f.name for f in dc.fields(Kernel)][:-2]}')
+    known = [f.name for f in dc.fields(Kernel) if f.name not in ('groups', 'shared', 'twins')]
+    if name not in known:
+        raise KeyError(f'unknown kernel quantity {name!r} in `get`; choose from {known}')
     v = getattr(k, name)
     if name == 'ntk' and v is None:
         raise ValueError("`get` asks for 'ntk', but the kernel was computed without it")
