@@ -384,7 +384,8 @@ def with_edges(self: Tiling, blocks, mesh):
     places = [(i, i) for i in at1] if same else [(i, 0) for i in at1] + [(0, j) for j in at2[1:]]
     tiles = {(i, j): self.tile(i, j, r1, r2) for i, j in places}
     put = (lambda a: everywhere(mesh, a)) if self.on_device else (lambda a: a)
-    return whole_state(blocks, self, *edge_tiles(tiles, same), put)
+    rows, cols = edge_tiles(tiles, same)
+    return whole_state(blocks, self, rows, cols, put)
 
 @patch
 def rows_by_waves(self: Tiling, waves, like):

@@ -186,8 +186,11 @@ def test_read_only(whole):
         importlib.import_module('shutil').rmtree(folder)
 
 
-def test_interrupted(tmp_path, whole, monkeypatch):
+def test_interrupted(tmp_path, whole, monkeypatch, request):
     "Ctrl-C in the middle: the exception comes through, no claim is left, the next call goes on from there"
+    # Python takes no notice of the signal where it was started in the background of a script: its handler is what is tried here.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     compute, keys = Job.compute, []
     def interrupt(self, key):
         keys.append(key)
