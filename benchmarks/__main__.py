@@ -6,13 +6,14 @@ Every case runs in one process for this library and one for each CPU runtime tha
 library works; the processes take turns, one call each a round, and the better runtime counts. `--reference` is the interpreter of an
 environment with `benchmarks/reference-requirements.txt` (`make bench` makes one); without it only this library runs.
 """
-import argparse, datetime, json, os, platform, re, select, statistics, subprocess, sys, tempfile
+import argparse, datetime, json, os, platform, re, select, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import numpy as np
 
 HERE = Path(__file__).parent
 LIMIT = 900     # seconds for one answer: more is a hang
+PAUSE = .3      # seconds between turns: threads of BLAS and XLA look for work some while before they sleep, and would take a core from the next one
 
 
 class Runner:
@@ -37,6 +38,7 @@ class Runner:
 
     def turn(self):
         if self.failed: return
+        time.sleep(PAUSE)
         self.process.stdin.write('\n')
         self.process.stdin.flush()
         got = self.answer()
