@@ -1,8 +1,12 @@
 "Tests run in double precision; the library itself never chooses"
-import os
+import os, sys
+from pathlib import Path
 
-# Tests compile much and compute little: LLVM's optimizations, with which the notebooks run, cost more here than they save.
-os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false').strip()
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'tools'))
+from run_notebooks import QUICK
+
+# Tests compile much and compute little: LLVM's optimizations, with which the library runs, cost more here than they save.
+os.environ['XLA_FLAGS'] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
 
 import jax
 

@@ -7,13 +7,16 @@ the outputs in the notebooks and cleans them, `--times` the seconds that each to
 """
 import argparse, json, os, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 600     # seconds for one notebook: more is a hang, as they are written to take less than a minute
 # Tests compile much and compute little: without these optimizations most notebooks take two thirds of the time. Not so those
 # that compute for long, or measure how fast programs are.
-QUICK = '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+# XLA ends the process at a flag that it does not know, and later versions have the second one no more.
+QUICK = '--xla_backend_optimization_level=0'
+if tuple(map(int, version('jax').split('.')[:2])) < (0, 11): QUICK += ' --xla_cpu_use_fusion_emitters=false'
 OPTIMIZED = {'00b_machine', '06_conv', '07_wide_resnet', '13a_cost', '14_tiles', '15_solvers', '17_sketch', '30_demo'}
 
 def skipped(cell, flags):
