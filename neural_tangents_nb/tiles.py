@@ -526,7 +526,8 @@ def check_inputs(kwargs, **inputs):
         for a in jax.tree.leaves(x):
             known = not isinstance(a, jax.core.Tracer)
             if not known or not jnp.issubdtype(jnp.result_type(a), jnp.inexact): continue
-            with np.errstate(invalid='ignore', over='ignore'): total = np.sum(a, dtype=np.float64)
+            with np.errstate(invalid='ignore', over='ignore'): # JAX sums in a precision it has
+                total = a.sum() if isinstance(a, jax.Array) else np.sum(a, dtype=np.float64)
             if not np.isfinite(total) and not np.isfinite(a).all(): raise ValueError(
                 f'`{name}` has NaN or infinite entries; remove them, or mark missing entries by a '
                 'number and pass it as `mask_constant`')

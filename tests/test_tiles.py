@@ -1,5 +1,6 @@
 "The size of a tile: what the cost model holds for fast, as far as memory goes"
-import numpy as np, pytest
+import jax, numpy as np, pytest
+from jax import numpy as jnp
 
 from neural_tangents_nb import stax, tiles
 from neural_tangents_nb.tiles import Tiling, batch, count_tiles
@@ -40,3 +41,11 @@ def test_auto_is_right():
     x = np.random.RandomState(0).randn(40, 3)
     np.testing.assert_allclose(batch(NET.kernel_fn, 'auto')(x, None, 'ntk'), NET.kernel_fn(x, None, 'ntk'), rtol=1e-12)
     with pytest.raises(ValueError, match="needs inputs, not a Kernel"): batch(NET.kernel_fn, 'auto')(NET.kernel_fn(x, None))
+
+
+@pytest.mark.filterwarnings('error')
+def test_single_precision_is_no_warning():
+    "Inputs are checked in the precision that they have"
+    with jax.enable_x64(False):
+        x = jnp.linspace(-1, 1, 20, dtype=jnp.float32).reshape(5, 4)
+        batch(stax.serial(stax.Dense(1), stax.Relu()).kernel_fn, 2)(x, None, 'ntk')
