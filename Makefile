@@ -16,7 +16,7 @@ PY_LATEST = $(VENV_LATEST)/bin/python
 LIBRARY = neural_tangents_nb
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-latest docs notebooks export readme bench bench-scale clean distclean
+.PHONY: help demo test test-latest docs notebooks export readme bench bench-ratios bench-scale clean distclean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -98,6 +98,9 @@ $(VENV_REFERENCE)/stamp: benchmarks/reference-requirements.txt | $(VENV_REFERENC
 
 bench: $(VENV)/dev.stamp $(VENV_REFERENCE)/stamp ## Time this library beside its predecessor (CASES=REGEX: some cases)
 	$(PY) -m benchmarks --reference $(VENV_REFERENCE)/bin/python --accuracy --only '$(CASES)' $(ARGS)
+
+bench-ratios: $(VENV)/dev.stamp ## Time this library's choices beside each other
+	$(PY) -m benchmarks.ratios $(ARGS)
 
 bench-scale: $(VENV)/dev.stamp ## Measure kernels too large for memory (CASES='cg disk': some cases)
 	$(PY) -m benchmarks.scale $(CASES)

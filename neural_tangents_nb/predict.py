@@ -124,7 +124,9 @@ def kernel_matrix(lay, k, name):
 # %% ../nbs/16_predict.ipynb #1bc59537
 def _covariance(solver, s, th_dt, k_dt, k_dd, k_tt, diag):
     r"$K_{tt} + AK_{dd}A^\top - AK_{dt} - K_{td}A^\top$ with $A^\top=\varphi_s(\Theta)\Theta_{dt}$"
-    if k_dd is None: return k_tt - solver.form(None if s is None else 2*s, k_dt, diag) # $\Theta=K$
+    if k_dd is None: # $\Theta=K$
+        c = solver.form(None if s is None else 2*s, k_dt, diag)
+        return k_tt - (c if diag else (c + c.T)/2) # symmetric to the last digit
     a = solver.flow(s, th_dt)
     c = k_dd@a/2 - k_dt
     if diag: return k_tt + 2*(a*c).sum(0)

@@ -3,10 +3,10 @@ import os, sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'tools'))
-from run_notebooks import QUICK
+from run_notebooks import quickly
 
 # Tests compile much and compute little: LLVM's optimizations, with which the library runs, cost more here than they save.
-os.environ['XLA_FLAGS'] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
+os.environ.update(quickly(os.environ))
 
 import jax
 

@@ -19,6 +19,10 @@ QUICK = '--xla_backend_optimization_level=0'
 if tuple(map(int, version('jax').split('.')[:2])) < (0, 11): QUICK += ' --xla_cpu_use_fusion_emitters=false'
 OPTIMIZED = {'00b_machine', '06_conv', '07_wide_resnet', '13a_cost', '14_tiles', '15_solvers', '17_sketch', '30_demo'}
 
+def quickly(env):
+    "The environment `env`, with flags by which XLA compiles quickly"
+    return env | dict(XLA_FLAGS=f"{env.get('XLA_FLAGS', '')} {QUICK}".strip())
+
 def skipped(cell, flags):
     "Is `cell` one that nbdev would not execute?"
     from nbdev.process import extract_directives
@@ -58,7 +62,7 @@ def run(path, args):
     "Execute the notebook in a new process and say how it went, as soon as it has ended; the seconds that it took, or `None` if it failed"
     command = [sys.executable, __file__, '--here', '--flags', args.flags, *['--save']*args.save, str(path)]
     quick = not args.save and path.stem not in OPTIMIZED
-    env = os.environ | (dict(XLA_FLAGS=f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()) if quick else {})
+    env = quickly(os.environ) if quick else None
     start = time.time()
     try:
         done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT)
