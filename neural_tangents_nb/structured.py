@@ -23,7 +23,7 @@ from jax.extend.core import Literal
 from .core import struct, static
 from .empirical import METHODS, NtkImplementation, empirical_nngp_fn
 from .empirical import jacobian_contraction, kernel_fn_from
-from .empirical import method_of, ntk_fn_from
+from .empirical import contains, inside, method_of, ntk_fn_from
 
 # %% ../nbs/12_structured.ipynb #4c063693
 def run(jaxpr, consts, args, rule):
@@ -385,15 +385,6 @@ def _custom(eqn, ms):
 MARKS |= dict.fromkeys(CALLS, _call) | dict.fromkeys(CUSTOM, _custom) | dict(scan=_scan, cond=_cond)
 
 # %% ../nbs/12_structured.ipynb #12e68e9c
-def _inside(eqn):
-    "The jaxprs among the parameters of an equation"
-    values = [v for p in eqn.params.values() for v in (p if isinstance(p, (tuple, list)) else (p,))]
-    return [j for j in (getattr(v, 'jaxpr', v) for v in values) if hasattr(j, 'eqns')]
-
-def _loops(jaxpr):
-    "Does a jaxpr contain a `while` loop?"
-    return any(e.primitive.name == 'while' or any(map(_loops, _inside(e))) for e in jaxpr.eqns)
-
 Fact = namedtuple('Fact', 'taint mark', defaults=(None, None))
 Use = namedtuple('Use', 'eqn weight form sampled')
 Use.__doc__ = ("An equation, the weight it uses, the form of this use; `sampled` is the same for "
@@ -440,7 +431,8 @@ def plan_of(f, # A function of a list of arrays, to one array
         for i, w in enumerate(taints):
             if isinstance(w, Weight):
                 uses.append(_use(eqn, i, facts, marks[0]) or loose.add(w.leaf))
-        if eqn.primitive.name == 'while' or any(map(_loops, _inside(eqn))): loops.append(eqn)
+        if eqn.primitive.name == 'while' or any(contains(j, 'while') for j in inside(eqn)):
+            loops.append(eqn)
         return [Fact('activation', m) if _inexact(v) else Fact() for m, v in ends]
     weights = [Fact(Weight(i, jnp.shape(l))) for i, l in enumerate(leaves)]
     end, = run(closed.jaxpr, list(map(guess, closed.jaxpr.constvars)), weights, rule)
@@ -653,7 +645,7 @@ def _flops(eqn):
     if name == 'conv_general_dilated':
         kernel = eqn.invars[1].aval.shape
         return 2*size*math.prod(kernel)//max(kernel[eqn.params['dimension_numbers'].rhs_spec[0]], 1)
-    counts = [flops(j) for j in _inside(eqn)]
+    counts = [flops(j) for j in inside(eqn)]
     if not counts: return max([size, *(math.prod(v.aval.shape) for v in eqn.invars)])
     return max(counts) if name == 'cond' else counts[0]*eqn.params.get('length', 1)
 
