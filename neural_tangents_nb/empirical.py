@@ -17,7 +17,7 @@ import jax, numpy as np
 from jax import numpy as jnp
 from jax.flatten_util import ravel_pytree
 from .core import canonical_get, select
-from .machine import long_dot
+from .machine import held, long_dot
 if TYPE_CHECKING: from jaxtyping import Float
 else: from typing import Annotated as Float # who runs this needs no jaxtyping
 
@@ -192,19 +192,23 @@ def contains(jaxpr, name):
     return any(e.primitive.name == name or any(contains(j, name) for j in inside(e))
                for e in jaxpr.eqns)
 
-def _at_once(kept, traced, params, batch, unroll):
-    "How many of the `traced` outputs to take at once"
-    n = 2**20//max(max(batch)*kept*_size(params), 1)
-    return min(max(n, math.ceil(traced/10) if unroll else 1), traced)
+def _unroll(f, params):
+    "Must a loop over derivatives of `f` be written out?"
+    # XLA on CPU has no fast gradient of filters inside a loop.
+    on_cpu = jax.default_backend() == 'cpu'
+    return on_cpu and contains(jax.make_jaxpr(f)(params).jaxpr, 'conv_general_dilated')
+
+def _at_once(rows, parts, f, params, batch):
+    "How many of so many `parts`, each so many `rows` of Jacobians, to take at once"
+    n = held()//max(max(batch)*rows*_size(params), 1)
+    return min(max(n, math.ceil(parts/10) if _unroll(f, params) else 1), parts)
 
 # %% ../nbs/11_empirical.ipynb #784db501
 def jacobian_contraction(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1)):
     "The NTK by forming both Jacobians and contracting them, a few traced outputs at a time"
     o1, o2 = jax.eval_shape(f1, params), jax.eval_shape(f2, params)
     traced = math.prod(o1.shape[i] for i in trace_axes)
-    # XLA on CPU has no fast gradient of filters inside a loop: written out, in few parts.
-    unroll = contains(jax.make_jaxpr(f1)(params).jaxpr, 'conv_general_dilated')
-    n = _at_once(max(o1.size, o2.size)//max(traced, 1), traced, params, batch, unroll)
+    n = _at_once(max(o1.size, o2.size)//max(traced, 1), traced, f1, params, batch)
     if n >= traced: return _whole(f1, f2, params, trace_axes, diagonal_axes)
     kept = [i for i in range(o1.ndim) if i not in trace_axes]
     diagonal = tuple(kept.index(i) for i in diagonal_axes)
@@ -215,9 +219,16 @@ def jacobian_contraction(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1)
         return n/traced*_whole(g1, g2, params, (len(kept),), diagonal)
     add = lambda k, t: (k + term(t), None)
     zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(term, 0))
-    return jax.lax.scan(add, zero, jnp.arange(0, traced, n), unroll=unroll)[0]
+    return jax.lax.scan(add, zero, jnp.arange(0, traced, n), unroll=_unroll(f1, params))[0]
 
 # %% ../nbs/11_empirical.ipynb #ecd86931
+def _a_few(g, xs, n, unroll):
+    "`g` of each row of `xs`, `n` at a time"
+    if n >= len(xs): return jax.vmap(g)(xs)
+    parts = jnp.pad(xs, [(0, -len(xs) % n), (0, 0)]).reshape(-1, n, xs.shape[1])
+    ys = jax.lax.scan(lambda _, x: (None, jax.vmap(g)(x)), None, parts, unroll=unroll)[1]
+    return ys.reshape(-1, *ys.shape[2:])[:len(xs)]
+
 def push(f, params, v):
     "`J v`, by forward mode or, for a function without one, by reverse mode twice"
     try: return jax.jvp(f, (params,), (v,))[1]
@@ -230,11 +241,13 @@ def ntk_vector_products(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1))
     "The NTK column by column, each a backward pass through `f2` and a forward pass through `f1`"
     o1, o2 = jax.eval_shape(f1, params), jax.eval_shape(f2, params)
     axes = trace_axes, diagonal_axes
-    if o1.size < o2.size: return _swap(ntk_vector_products(f2, f1, params, *axes), o1.ndim, *axes)
+    if o1.size < o2.size:
+        return _swap(ntk_vector_products(f2, f1, params, *axes, batch[::-1]), o1.ndim, *axes)
     pull = jax.vjp(f2, params)[1]
     column = lambda e: push(f1, params, pull(e.reshape(o2.shape))[0])
-    columns = jax.vmap(column, out_axes=-1)(jnp.eye(o2.size, dtype=o2.dtype))
-    return _from_full(columns.reshape(o1.shape + o2.shape), o1.ndim, *axes)
+    n = _at_once(1, o2.size, f2, params, batch[1:])
+    columns = _a_few(column, jnp.eye(o2.size, dtype=o2.dtype), n, _unroll(f2, params))
+    return _from_full(columns.reshape(-1, o1.size).T.reshape(o1.shape + o2.shape), o1.ndim, *axes)
 
 # %% ../nbs/11_empirical.ipynb #ddb7d016
 def _from_full(k, ndim, trace_axes, diagonal_axes):

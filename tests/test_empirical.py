@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
+from neural_tangents_nb import empirical
 from neural_tangents_nb.core import test_close as close
 from neural_tangents_nb.empirical import (NtkImplementation, empirical_nngp_fn, empirical_ntk_eigenpairs,
     empirical_ntk_trace_fn, empirical_ntk_vp_fn, flatten_kernel, from_equinox, from_flax, gradient_flow_params,
@@ -65,6 +66,40 @@ def test_axes(trace, diagonal):
         else: out += spec[a]
     want = jnp.einsum(f'{spec[0][0]}{spec[1][0]}{spec[0][1]}{spec[1][1]}->{out}', full)/np.prod([full.shape[t % 2] for t in trace])
     for i, v in [(1, None), (2, None), (1, 0), (2, 0)]: close(ntk(mlp, i, trace, diagonal, v)(x1, x2, PARAMS), want)
+
+
+def conv_net(params, x):
+    w, v = params
+    y = jnp.tanh(jax.lax.conv_general_dilated(x, w, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')))
+    return y.mean((1, 2)) @ v
+
+
+@pytest.mark.parametrize('held', [1, 200, 10**9])
+@pytest.mark.parametrize('vmap', [None, 0])
+@pytest.mark.parametrize('net', ['dense', 'conv'])
+def test_parts(monkeypatch, net, vmap, held):
+    "Outputs are taken one by one, a few or all at a time: the kernel is the same, for numbers that do not divide, too"
+    monkeypatch.setattr(empirical, 'held', lambda: held)
+    f, params, x1, x2 = mlp, PARAMS, X, XT
+    if net == 'conv': f, (*params, x1, x2) = conv_net, draws(1, (3, 3, 2, 5), (5, 11), (5, 4, 4, 2), (4, 4, 4, 2))
+    full = exact(f, params, x1, x2)
+    for i in (1, 2):
+        of = lambda *axes: ntk(f, i, *axes, vmap)
+        close(of((1,), ())(x1, x2, params), jnp.einsum('aibi->ab', full)/full.shape[1], 1e-12)
+        close(of((1,), (0,))(x1[:4], x2, params), jnp.einsum('aiai->a', full[:4])/full.shape[1], 1e-12)
+        close(of((), ())(x1, x2, params), jnp.einsum('aibj->abij', full), 1e-12)
+        close(of((1,), ())(x1, None, params), of((1,), ())(x1, x1, params), 1e-12)
+
+
+def test_memory_of_parts():
+    "With many outputs traced, neither method holds a Jacobian"
+    params = draws(2, (50, 200), (200, 40))
+    f = lambda p, x: jnp.tanh(x @ p[0]) @ p[1]
+    whole = 40*30*(50*200 + 200*40)*8
+    for i in (1, 2):
+        k = jax.jit(ntk_fn_from(method_of(i), f, (1,), (), 0))
+        used = k.lower(*draws(3, (30, 50), (30, 50)), params).compile().memory_analysis()
+        assert used is None or used.temp_size_in_bytes < whole/4
 
 
 def test_trees_of_inputs_and_outputs():
