@@ -92,14 +92,26 @@ def _labels(ndim, trace_axes, diagonal_axes):
     kept = [i for i in range(ndim) if i not in trace_axes]
     return second, [j for i in kept for j in dict.fromkeys((i, second[i]))]
 
+def _filters(a1, a2, ndim, trace_axes, diagonal_axes):
+    "The contraction of derivatives by filters: one for each of their first axes, summed"
+    # XLA leaves examples behind those axes; to move them first would copy the derivatives.
+    second, out = _labels(ndim, trace_axes, diagonal_axes)
+    rest = list(range(2*ndim, ndim + a1.ndim))
+    k = jnp.einsum(a1, [*range(ndim), *rest], a2, [*second, *rest], [*rest[:-1], *out])
+    return k.sum(range(len(rest) - 1))
+
 def contract(a1, # `(*shape1, *rest)`
              a2, # `(*shape2, *rest)`
              ndim, # Number of output axes
              trace_axes, # Canonical: averaged over the diagonal
-             diagonal_axes): # Canonical: kept once
+             diagonal_axes, # Canonical: kept once
+             batch=(1, 1)): # Examples on both sides for which this runs at once
     "`a1 a2^T`: axes beyond `ndim` are summed, the others interleaved, averaged or kept once"
     kept = [i for i in range(ndim) if i not in trace_axes]
     traced, rest = math.prod(a1.shape[i] for i in trace_axes), math.prod(a1.shape[ndim:])
+    n1, n2 = (n*math.prod(a.shape[i] for i in kept) for n, a in zip(batch, (a1, a2)))
+    if a1.ndim > ndim + 2 and n1*n2 <= (n1 + n2)*a1.shape[-1]:
+        return _filters(a1, a2, ndim, trace_axes, diagonal_axes)/max(traced, 1)
     # What is summed becomes one axis, so that the contraction is a plain matrix product.
     flat = lambda a: jnp.moveaxis(a, trace_axes, range(len(kept), ndim)).reshape(
         *(a.shape[i] for i in kept), traced*rest)
@@ -162,13 +174,13 @@ def jacobian(f, params):
     try: return modes[0](f)(params)
     except (TypeError, ValueError, NotImplementedError): return modes[1](f)(params)
 
-def _whole(f1, f2, params, trace_axes, diagonal_axes):
+def _whole(f1, f2, params, trace_axes, diagonal_axes, batch):
     "The NTK from two Jacobians in memory, one leaf of `params` after the other"
     j1 = jacobian(f1, params)
     j2 = j1 if f2 is f1 else jacobian(f2, params)
     ndim = jax.eval_shape(f1, params).ndim
     pairs = zip(*map(jax.tree.leaves, (j1, j2)))
-    return sum(contract(a, b, ndim, trace_axes, diagonal_axes) for a, b in pairs)
+    return sum(contract(a, b, ndim, trace_axes, diagonal_axes, batch) for a, b in pairs)
 
 
 # %% ../nbs/11_empirical.ipynb #a6e95109
@@ -209,14 +221,14 @@ def jacobian_contraction(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1)
     o1, o2 = jax.eval_shape(f1, params), jax.eval_shape(f2, params)
     traced = math.prod(o1.shape[i] for i in trace_axes)
     n = _at_once(max(o1.size, o2.size)//max(traced, 1), traced, f1, params, batch)
-    if n >= traced: return _whole(f1, f2, params, trace_axes, diagonal_axes)
+    if n >= traced: return _whole(f1, f2, params, trace_axes, diagonal_axes, batch)
     kept = [i for i in range(o1.ndim) if i not in trace_axes]
     diagonal = tuple(kept.index(i) for i in diagonal_axes)
     part1, part2 = (_parts(f, trace_axes, n) for f in (f1, f2))
     def term(t):
         g1 = lambda p: part1(p, t)
         g2 = g1 if f2 is f1 else lambda p: part2(p, t)
-        return n/traced*_whole(g1, g2, params, (len(kept),), diagonal)
+        return n/traced*_whole(g1, g2, params, (len(kept),), diagonal, batch)
     add = lambda k, t: (k + term(t), None)
     zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(term, 0))
     return jax.lax.scan(add, zero, jnp.arange(0, traced, n), unroll=_unroll(f1, params))[0]
