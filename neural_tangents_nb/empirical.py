@@ -213,7 +213,7 @@ def _unroll(f, params):
 def _at_once(rows, parts, f, params, batch):
     "How many of so many `parts`, each so many `rows` of Jacobians, to take at once"
     n = held()//max(max(batch)*rows*_size(params), 1)
-    return min(max(n, math.ceil(parts/10) if _unroll(f, params) else 1), parts)
+    return min(max(n, math.ceil(parts/5) if _unroll(f, params) else 1), parts)
 
 # %% ../nbs/11_empirical.ipynb #784db501
 def jacobian_contraction(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1)):
