@@ -317,7 +317,8 @@ def chosen(train: Table, test: Table, args) -> list:
     names = [c for c in train.columns if c not in (args.target, *args.ignore, *args.id)]
     if not names: raise Trouble(f'{train.name}: no column is left to predict {args.target!r} from')
     missing = [c for c in [*names, *args.id] if c not in test.columns]
-    if missing: raise Trouble(f'{not_there(missing, test)} (columns of {train.name})')
+    if missing: raise Trouble(
+        f"{not_there(missing, test)}; {train.name} has {'them' if missing[1:] else 'it'}")
     complete(train, [*names, args.target]); complete(test, names)
     return [inferred(train, c, args.category) for c in names]
 

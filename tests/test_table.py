@@ -53,7 +53,7 @@ BAD = { # what is said: the training table, the test table, further arguments
     "column 'y' has no value ('NaN')": (GOOD.replace('1.5', 'NaN', 1), None, []),
     "test.csv, line 2: column 'a' has no value": (GOOD, 'a,b\n,2\n', []),
     "test.csv, line 3: column 'a' has 'x'": (GOOD, 'a,b\n1,2\nx,1\n', []),
-    "column 'b' of": (GOOD, 'a\n1\n', []),
+    "test.csv has no column 'b'; it has 'a'; train.csv has it": (GOOD, 'a\n1\n', []),
     '2 cells under 3 columns': (GOOD + '\n1,2', None, []),
     'is there twice': ('a,a,y\n1,2,3\n', None, []),
     'no rows': ('a,b,y\n', None, []),
