@@ -44,7 +44,8 @@ def text_of(path) -> str:
 def parsed(text: str, path, delimiter):
     "Pairs of a line number and its cells; gaps between rows are left out"
     lines = io.StringIO(text, newline='')
-    reader, last = csv.reader(lines, delimiter=delimiter, strict=True), 0
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+    last = 0
     try:
         for row in reader:
             last = reader.line_num

@@ -9,6 +9,7 @@ __all__ = ['COLOURS', 'GREY', 'axes', 'legend', 'scale', 'correlation', 'cluster
 
 # %% ../nbs/22_viz.ipynb #7fc3f383
 import base64, dataclasses as dc, html, struct as binary, zlib
+from numbers import Integral
 from typing import TYPE_CHECKING
 import jax, numpy as np
 from jax import numpy as jnp
@@ -16,7 +17,7 @@ from fastcore.basics import patch
 from .activations import Activation
 from .combinators import Parallel
 from .kernel import Kernel
-from .layer import Layer, Serial, as_layer
+from .layer import Layer, Serial, as_layer, numeric
 from .predict import Gaussian, Marginals, Spectrum, sample
 from .solvers import concrete
 if TYPE_CHECKING: from jaxtyping import Float, Int
@@ -29,7 +30,10 @@ GREY = '#808080' # contrast about 4 : 1 with white, 5 : 1 with black
 
 def axes(ax=None, size=(4., 3.)):
     "`ax`, or new axes of `size` inches that read on light and on dark"
-    if ax is not None: return ax
+    if ax is not None:
+        if not hasattr(ax, 'plot'): raise TypeError(
+            f'`ax` must be one axes of matplotlib or None, got {type(ax).__name__}')
+        return ax
     from matplotlib import pyplot as plt
     clear = {c: 'none' for c in ('figure.facecolor', 'savefig.facecolor', 'axes.facecolor')}
     grey = {c: GREY for c in ('text.color', 'axes.labelcolor', 'axes.edgecolor', 'axes.titlecolor',
@@ -53,9 +57,12 @@ def scale(ax, image, label):
     bar.set_label(label, color=colour)
 
 def _matrix(k, name='k'):
-    k = np.asarray(k.nngp if isinstance(k, Kernel) else k)
+    given, k = k, np.asarray(k.nngp if isinstance(k, Kernel) else k)
+    if k.dtype.kind not in 'fiubV': raise TypeError( # V: bfloat16
+        f'`{name}` must be a kernel of real numbers, got {type(given).__name__} of {k.dtype}')
     if k.ndim != 2 or k.shape[0] != k.shape[1]: raise ValueError(
         f'`{name}` must be a square kernel (n, n), got shape {k.shape}')
+    if not k.size: raise ValueError(f'`{name}` is empty: shape {k.shape}')
     if not np.isfinite(k).all(): raise ValueError(f'`{name}` has NaN or infinite entries')
     return k
 
@@ -100,6 +107,8 @@ def kernel_matrix(
 def participation_ratio(l: 'Float[np.ndarray|jax.Array, "n"]') -> float:
     "$(\\sum l)^2/\\sum l^2$: how many eigenvalues `l` carry their sum"
     l = np.asarray(l)
+    if l.ndim != 1 or not l.size or l.dtype.kind not in 'fiu': raise ValueError(
+        f'`l` must be eigenvalues (n,), got shape {l.shape} of {l.dtype}')
     return float(l.sum()**2/(l**2).sum())
 
 def spectrum(
@@ -125,6 +134,8 @@ def correlations(
     "Correlations after the network `net`"
     c = jnp.asarray(c, float)
     if c.ndim != 1: raise ValueError(f'`c` must be correlations (n,), got shape {c.shape}')
+    if concrete(c) and not (abs(c) <= 1).all(): raise ValueError(
+        f'`c` must be correlations, from -1 to 1, got {c.min():g} to {c.max():g}')
     x = np.sqrt(2)*jnp.stack([c, jnp.sqrt(1 - c**2)], 1)
     k = as_layer(net).kernel_fn(x, jnp.array([[np.sqrt(2), 0.]]), ('nngp', 'cov1', 'cov2'))
     return k.nngp[:, 0]/jnp.sqrt(k.cov1*k.cov2)
@@ -136,6 +147,8 @@ def correlation_map(
     depth: int = 1, # Show the map of so many copies on each other
 ):
     "The correlation after a network against that before"
+    if not isinstance(depth, Integral) or depth < 1: raise ValueError(
+        f'`depth` must be a positive integer, got {depth!r}')
     ax, c = axes(ax, (3.4, 3.2)), np.linspace(-1, 1, 201)
     after = np.asarray(correlations(net, c))
     for _ in range(depth-1): after = np.interp(after, c, np.asarray(correlations(net, c)))
@@ -145,15 +158,25 @@ def correlation_map(
     return legend(ax) if label else ax
 
 # %% ../nbs/22_viz.ipynb #48d59113
+def _nonlinear(act):
+    if not isinstance(act, Activation): raise TypeError(
+        f'`act` must be a nonlinearity such as Erf(), got {act!r}')
+
 def criticality(
     act: Activation, # A nonlinearity
     W_std, b_std, # Scales, broadcast against each other
     steps: int = 300, # Of the iteration to the fixed point of the variance
 ):
     "$\\chi$ at the fixed point of the variance, and that variance; infinite where there is none"
+    _nonlinear(act)
     w, b = jnp.broadcast_arrays(jnp.asarray(W_std, float)**2, jnp.asarray(b_std, float)**2)
+    return (_compiled if numeric(act) else _critical)(act, w, b, steps)
+
+def _critical(act, w, b, steps):
     q = jax.lax.fori_loop(0, steps, lambda _, q: w*act.dual(q, q, q) + b, jnp.ones_like(w))
     return w*act.ddual(q, q, q), q
+
+_compiled = jax.jit(_critical, static_argnames='steps')
 
 def phases(
     act: Activation, # A nonlinearity
@@ -161,10 +184,12 @@ def phases(
     ax=None, # Axes; None for new ones
 ):
     "Order and chaos as functions of the scales of weights and biases"
-    if not isinstance(act, Activation): raise TypeError(
-        f'`act` must be a nonlinearity such as Erf(), got {act!r}')
+    _nonlinear(act)
+    for name, ends in dict(W_std=W_std, b_std=b_std).items():
+        if np.shape(ends) != (2,): raise ValueError(
+            f'`{name}` must be a range (lowest, highest), got {ends!r}')
     ax, (w, b) = axes(ax, (4.2, 3.2)), (np.linspace(lo, hi, 60) for lo, hi in (W_std, b_std))
-    chi = np.asarray(jax.jit(criticality)(act, w[None], b[:, None])[0])
+    chi = np.asarray(criticality(act, w[None], b[:, None])[0])
     depth = np.clip(1/np.abs(np.log(np.maximum(chi, 1e-12))), 0, 30)
     image = ax.pcolormesh(w, b, depth, cmap='cividis', shading='gouraud', rasterized=True)
     scale(ax, image, 'depth scale in layers')
@@ -193,10 +218,12 @@ def posterior(
     label=None, # For the legend
 ):
     "Mean, a band of two standard deviations, and functions from the posterior"
+    if not isinstance(prediction, (Gaussian, Marginals)): raise TypeError(
+        '`prediction` must have a mean and variances, as with compute_cov=True or "diag"; got '
+        f'{type(prediction).__name__}')
     x, mean = np.ravel(x), np.asarray(prediction.mean)
     if mean.shape != (len(x), 1): raise ValueError(
         f'`prediction` must have means of shape ({len(x)}, 1), got {mean.shape}')
-    full = isinstance(prediction, Gaussian)
     if isinstance(prediction, Gaussian): variance = np.diagonal(prediction.covariance)
     else: variance = np.asarray(prediction.variance)
     std = np.sqrt(np.maximum(variance, 0))
@@ -204,7 +231,7 @@ def posterior(
     line, = ax.plot(x, mean[:, 0], lw=2, label=label or 'mean')
     ax.fill_between(x, mean[:, 0] - 2*std, mean[:, 0] + 2*std, color=line.get_color(), alpha=.25,
                     lw=0, label='two standard deviations')
-    if full and samples:
+    if isinstance(prediction, Gaussian) and samples:
         f = np.asarray(sample(jax.random.key(key), prediction, samples))[..., 0]
         ax.plot(x, f.T, color=line.get_color(), lw=.6)
     if data is not None: ax.plot(*_points(data), 'o', color=GREY, ms=5, label='data', zorder=5)
@@ -243,6 +270,11 @@ def calibration(
     p, labels = np.asarray(p), np.asarray(labels)
     if p.ndim != 2 or labels.shape != p.shape[:1]: raise ValueError(
         f'`p` must be (m, classes) and `labels` (m,), got {p.shape} and {labels.shape}')
+    if not p.size: raise ValueError(f'`p` is empty: shape {p.shape}')
+    if labels.dtype.kind not in 'iu' or not (0 <= labels.min() <= labels.max() < p.shape[1]):
+        raise ValueError(f'`labels` must be integers in 0..{p.shape[1]-1}, got {np.unique(labels)}')
+    if not isinstance(bins, Integral) or bins < 1: raise ValueError(
+        f'`bins` must be a positive integer, got {bins!r}')
     confidence, right = p.max(1), p.argmax(1) == labels
     at = np.minimum((confidence*bins).astype(int), bins-1)
     group = lambda i: (confidence[i].mean(), right[i].mean(), i.sum())
@@ -266,7 +298,9 @@ def coverage(
     mean, std, y = np.ravel(mean), np.ravel(std), np.ravel(y)
     if std.size not in (1, mean.size) or y.size != mean.size: raise ValueError(
         f'`mean`, `std` and `y` must be (m,), got {mean.shape}, {std.shape} and {y.shape}')
+    if not (std > 0).all(): raise ValueError('`std` must be positive everywhere')
     z = np.abs(y - mean)/std
+    if not np.isfinite(z).all(): raise ValueError('`mean` or `y` has NaN or infinite entries')
     # The interval that just holds each:
     inside = np.sort(np.asarray(jax.scipy.special.erf(z/np.sqrt(2))))
     ax = axes(ax, (3.4, 3.2))
