@@ -20,7 +20,10 @@ from .kernel import Kernel
 from .layer import Layer, Serial, as_layer, numeric
 from .predict import Gaussian, Marginals, Spectrum, sample
 from .solvers import concrete
-if TYPE_CHECKING: from jaxtyping import Float, Int
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int, Shaped
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
 else: from typing import Annotated as Float, Annotated as Int # who runs this needs no jaxtyping
 
 # %% ../nbs/22_viz.ipynb #8b82a041
@@ -28,7 +31,7 @@ else: from typing import Annotated as Float, Annotated as Int # who runs this ne
 COLOURS = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#F0E442'
 GREY = '#808080' # contrast about 4 : 1 with white, 5 : 1 with black
 
-def axes(ax=None, size=(4., 3.)):
+def axes(ax: 'Axes|None' = None, size=(4., 3.)) -> 'Axes':
     "`ax`, or new axes of `size` inches that read on light and on dark"
     if ax is not None:
         if not hasattr(ax, 'plot'): raise TypeError(
@@ -83,9 +86,9 @@ def clustered(k: 'Float[np.ndarray|jax.Array, "n n"]|Kernel') -> 'Int[np.ndarray
 
 def kernel_matrix(
     k: 'Float[np.ndarray|jax.Array, "n n"]|Kernel', # Kernel
-    labels=None, # `(n,)` classes to order by; None to order by similarity
-    ax=None, # Axes; None for new ones
-):
+    labels: 'Shaped[ArrayLike, "n"]|None' = None, # Classes to order by; None: by similarity
+    ax: 'Axes|None' = None, # Axes; None for new ones
+) -> 'Axes':
     "The kernel as correlations, ordered"
     c = correlation(_matrix(k))
     if labels is not None and np.shape(labels) != c.shape[:1]: raise ValueError(
@@ -113,9 +116,9 @@ def participation_ratio(l: 'Float[np.ndarray|jax.Array, "n"]') -> float:
 
 def spectrum(
     k: 'Float[np.ndarray|jax.Array, "n n"]|Kernel', # Kernel
-    ax=None, # Axes; None for new ones
+    ax: 'Axes|None' = None, # Axes; None for new ones
     label=None, # For the legend
-):
+) -> 'Axes':
     "Eigenvalues in falling order, with their participation ratio"
     l = np.linalg.eigvalsh(_matrix(k))[::-1]
     seen = l > len(l)*np.finfo(l.dtype).eps*l[0] # below that they are rounding errors
@@ -142,10 +145,10 @@ def correlations(
 
 def correlation_map(
     net, # A network of vectors, such as serial(Dense(1), Relu(), Dense(1))
-    ax=None, # Axes; None for new ones
+    ax: 'Axes|None' = None, # Axes; None for new ones
     label=None, # For the legend
     depth: int = 1, # Show the map of so many copies on each other
-):
+) -> 'Axes':
     "The correlation after a network against that before"
     if not isinstance(depth, Integral) or depth < 1: raise ValueError(
         f'`depth` must be a positive integer, got {depth!r}')
@@ -181,8 +184,8 @@ _compiled = jax.jit(_critical, static_argnames='steps')
 def phases(
     act: Activation, # A nonlinearity
     W_std=(.5, 3.), b_std=(.02, 1.), # Ranges
-    ax=None, # Axes; None for new ones
-):
+    ax: 'Axes|None' = None, # Axes; None for new ones
+) -> 'Axes':
     "Order and chaos as functions of the scales of weights and biases"
     _nonlinear(act)
     for name, ends in dict(W_std=W_std, b_std=b_std).items():
@@ -211,12 +214,12 @@ def _points(data):
 def posterior(
     x: 'Float[np.ndarray|jax.Array, "m *one"]', # Test inputs `(m,)` or `(m, 1)`
     prediction: Gaussian|Marginals, # With mean `(m, 1)`
-    ax=None, # Axes; None for new ones
+    ax: 'Axes|None' = None, # Axes; None for new ones
     samples: int = 5, # Functions to draw, if the covariance is known
     data=None, # `(x_train, y_train)` to show as points
     key=0, # Seed of the samples
     label=None, # For the legend
-):
+) -> 'Axes':
     "Mean, a band of two standard deviations, and functions from the posterior"
     if not isinstance(prediction, (Gaussian, Marginals)): raise TypeError(
         '`prediction` must have a mean and variances, as with compute_cov=True or "diag"; got '
@@ -241,9 +244,9 @@ def posterior(
 # %% ../nbs/22_viz.ipynb #fde63c54
 def learning(
     curve: Spectrum, # Of `predict.learning_curve`
-    t=None, # Times; None for the range in which it learns
-    ax=None, # Axes; None for new ones
-):
+    t: 'Float[ArrayLike, "t"]|None' = None, # Times; None for the range in which it learns
+    ax: 'Axes|None' = None, # Axes; None for new ones
+) -> 'Axes':
     "Train loss over time, the generalized cross-validation, and when that is least"
     if not isinstance(curve, Spectrum): raise TypeError(
         f'`curve` must come from predict.learning_curve, got {type(curve).__name__}')
@@ -263,9 +266,9 @@ def calibration(
     p: 'Float[np.ndarray|jax.Array, "m classes"]', # Probabilities
     labels: 'Int[np.ndarray|jax.Array, "m"]', # Classes
     bins: int = 10, # Of confidence
-    ax=None, # Axes; None for new ones
+    ax: 'Axes|None' = None, # Axes; None for new ones
     label=None, # For the legend
-):
+) -> 'Axes':
     "Accuracy against confidence, with two standard errors"
     p, labels = np.asarray(p), np.asarray(labels)
     if p.ndim != 2 or labels.shape != p.shape[:1]: raise ValueError(
@@ -291,9 +294,9 @@ def coverage(
     mean: 'Float[np.ndarray|jax.Array, "m"]', # Predictions
     std: 'Float[np.ndarray|jax.Array, "m"]|float', # Their standard deviations
     y: 'Float[np.ndarray|jax.Array, "m"]', # What came
-    ax=None, # Axes; None for new ones
+    ax: 'Axes|None' = None, # Axes; None for new ones
     label=None, # For the legend
-):
+) -> 'Axes':
     "Fraction of data in central intervals against the fraction that should be there"
     mean, std, y = np.ravel(mean), np.ravel(std), np.ravel(y)
     if std.size not in (1, mean.size) or y.size != mean.size: raise ValueError(
@@ -344,8 +347,8 @@ def arranged(net, x=0., y=0.):
 # %% ../nbs/22_viz.ipynb #3bf8233d
 def diagram(
     net, # A network
-    ax=None, # Axes; None for new ones
-):
+    ax: 'Axes|None' = None, # Axes; None for new ones
+) -> 'Axes':
     "The layers of a network, from top to bottom, branches side by side"
     nodes, edges, (w, h) = arranged(net)
     ax = axes(ax, (max(2.6*w, 2.6), .55*h + .3))

@@ -57,7 +57,7 @@ BAD = { # what is said: the training table, the test table, further arguments
     '2 cells under 3 columns': (GOOD + '\n1,2', None, []),
     "of its own; 'a' twice": ('a,a,y\n1,2,3\n', None, []),
     'no rows': ('a,b,y\n', None, []),
-    'not a text': (b'\xff\xfe\x00', None, []),
+    '(spreadsheets can save as "csv utf-8")': (b'\xff\xfe\x00', None, []),
     'pandas writes none': (',a,y\n' + '0,1,2.5\n'*9, 'a\n1\n', []),
     "it has 'a,b,y'": (GOOD, None, ['--delimiter', '|']),
     "is 'y' meant?": (GOOD, None, ['--target', 'Y']),
@@ -66,7 +66,7 @@ BAD = { # what is said: the training table, the test table, further arguments
     "line 7: column 'a' has '5 cm', and most": ('a,y\n' + '\n'.join(f'{i}{" cm"*(i == 5)},{i}.5' for i in range(30)), 'a\n1\n', []),
     "has '1e200' (too large)": ('a,y\n' + '\n'.join(f'{i}{"e200"*(i == 1)},{i}.5' for i in range(30)), 'a\n1\n', []),
     "test.csv, line 2: column 'b' has '1_0'": (GOOD, 'a,b\n1,1_0\n', []),
-    'nor have 3 other cells': (GOOD.replace('5.5', '').replace('9.5', ''), None, []),
+    'the first of 4 gaps': (GOOD.replace('5.5', '').replace('9.5', ''), None, []),
     "no column 'a', 'b'": (GOOD, 'z\n1\n', []),
     "line 3: not a row of a csv file": ('a,b,y\n1,2,3\n1,"2,3\n1,2,3\n', None, []),
     'it is empty': ('\n', None, []),
@@ -132,6 +132,15 @@ def test_an_old_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
     assert out.read_text() == 'a\n1\n2\n' and sorted(p.name for p in tmp_path.iterdir()) == ['link', 'out.csv']
     table.write(dict(a=[3]), '/dev/null') # a device is no file to replace
     assert not Path('/dev/null').is_file()
+
+def test_standard_output_is_appended_to(tmp_path):
+    "By either name, and whatever it is: a file of the shell is not replaced"
+    for name in '-', '/dev/stdout':
+        with open(tmp_path/'all', 'w') as f:
+            f.write('before\n'); f.flush()
+            subprocess.run([sys.executable, '-c', f'from neural_tangents_nb import table; table.write(dict(a=[1]), {name!r})'], stdout=f, check=True, env=os.environ | dict(PYTHONPATH=str(ROOT)))
+            f.seek(0, 2); f.write('after\n')
+        assert (tmp_path/'all').read_text() == 'before\na\n1\nafter\n'
 
 @pytest.mark.parametrize('text', ['a,b,y\n1,2,3\n', '\ufeffa,b,y\r\n1,2,3\r\n', 'a;b;y\n1;2;3\n', 'a\tb\ty\n1\t2\t3\n', '"a", "b","y"\n 1,2, "3"\n\n', '\n\na,b,y\r1,2,3\r', '"a"; "b";y\n1;2;3'])
 def test_ways_of_writing_a_table(text, tmp_path):
