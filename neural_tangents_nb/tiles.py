@@ -12,7 +12,7 @@ __all__ = ['LARGEST', 'SHARE', 'PROGRAMS', 'cuts', 'rows_of', 'n_rows', 'Assembl
 # %% ../nbs/14_tiles.ipynb #051ab097
 from collections import deque
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 import dataclasses as dc, functools as ft, math, sys, warnings
 import jax, numpy as np
 from jax import lax, numpy as jnp
@@ -586,6 +586,8 @@ def check_concrete(what, *trees):
 
 class KernelMatrix:
     "A kernel `(n1, n2)` that need not be in memory: `rows(index)`, `diagonal()`, `matmul(v)`"
+    shape: tuple[int, ...]
+    dtype: Any
     ndim = 2
     block = 1024 # Rows at once where a whole matrix is run through
     def rows(self, index): raise NotImplementedError(f'{type(self).__name__} has no `rows`')

@@ -10,7 +10,7 @@ __all__ = ['COLOURS', 'GREY', 'axes', 'legend', 'scale', 'correlation', 'cluster
 # %% ../nbs/22_viz.ipynb #7fc3f383
 import base64, dataclasses as dc, html, struct as binary, zlib
 from numbers import Integral
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 import jax, numpy as np
 from jax import numpy as jnp
 from fastcore.basics import patch
@@ -42,7 +42,8 @@ def axes(ax: 'Axes|None' = None, size=(4., 3.)) -> 'Axes':
     grey = {c: GREY for c in ('text.color', 'axes.labelcolor', 'axes.edgecolor', 'axes.titlecolor',
                               'xtick.color', 'ytick.color', 'legend.labelcolor')}
     cycle = {'axes.prop_cycle': plt.cycler(color=COLOURS), 'legend.framealpha': 0.}
-    with plt.rc_context(clear | grey | cycle):
+    style: Any = clear | grey | cycle # mypy wants each of its keys by name
+    with plt.rc_context(style):
         _, ax = plt.subplots(figsize=size, layout='constrained')
     for side in 'top', 'right': ax.spines[side].set_visible(False)
     return ax
