@@ -159,7 +159,7 @@ def fit_hyperparameters(
     learning_rate: float = .05, # Of Adam, in the logarithms of the scales
     restarts: int = 1, # Number of runs
     spread: float = .5, # Standard deviation by which further runs start elsewhere
-    key=0, # Random key or seed of the restarts
+    key: jax.Array|int = 0, # Random key or seed of the restarts
     fixed: tuple = (), # Names that stay as they are, such as ('b_std', 'noise')
     get: str = 'nngp', # The kernel that is the covariance: 'nngp', or 'ntk'
     optimizer=None, # An optax optimizer; None for Adam

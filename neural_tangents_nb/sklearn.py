@@ -276,14 +276,14 @@ class Infinite(BaseEstimator):
     if TYPE_CHECKING:
         def __getattr__(self, name: str) -> Any: "Checkers of types do not see what `@patch` adds"
     def __init__(self,
-        arch='fcn', # A name in `ARCHITECTURES`, or a network
-        kind='nngp', # 'nngp', Bayesian inference, or 'ntk', an ensemble trained by gradient descent
-        t=None, # Training time, at rate 1 on half the sum of squared errors; None for ever
-        noise='auto', # Relative to the kernel's mean diagonal; 'auto': by leaving points out
-        solver='cholesky', # or 'eigh' (singular kernels), or 'cg' (kernels too large for memory)
-        batch_size=0, # Rows and columns of a kernel computed at once; 0: all, or as many as fit
-        standardize=True, # Shift and scale each feature?
-        input_shape=None, # Shape of one input, such as (8, 8, 1), if the network does not read rows
+        arch: str|Layer|tuple = 'fcn', # A name in `ARCHITECTURES`, or a network
+        kind: str = 'nngp', # 'nngp', Bayesian inference, or 'ntk', trained by gradient descent
+        t: float|None = None, # Training time, at rate 1 on half the sum of squares; None for ever
+        noise: float|str = 'auto', # Relative to the mean diagonal; 'auto': by leaving points out
+        solver: str = 'cholesky', # or 'eigh' (singular kernels), or 'cg' (too large for memory)
+        batch_size: int = 0, # Rows and columns computed at once; 0: all, or as many as fit
+        standardize: bool = True, # Shift and scale each feature?
+        input_shape: tuple|None = None, # Of one input, such as (8, 8, 1), if it is no row
     ):
         self.arch, self.kind, self.t, self.noise = arch, kind, t, noise
         self.solver, self.batch_size = solver, batch_size
@@ -324,13 +324,13 @@ def _learn(self: Infinite, X, y):
 @patch
 def _left_out(self: Infinite, ks, y):
     "Pairs of the noise levels to try and what was left out"
-    auto = self.noise == 'auto'
-    if len(y) < 2: return [(1e-3 if auto else self.noise, LeftOut(y, np.ones(1)))]
+    given = None if isinstance(self.noise, str) else float(self.noise)
+    if len(y) < 2: return [(1e-3 if given is None else given, LeftOut(y, np.ones(1)))]
     if self.t is not None:
-        noise = 0. if auto else self.noise # a short time is what regularizes
+        noise = given or 0. # a short time is what regularizes
         return [(noise, leave_fold_out(ks, y, self.kind, self.t, noise))]
-    noise = LEVELS if auto else [self.noise]
-    return list(zip(noise, leave_one_out(ks, y, self.kind, noise)))
+    levels = LEVELS if given is None else [given]
+    return list(zip(levels, leave_one_out(ks, y, self.kind, levels)))
 
 # %% ../nbs/20_estimators.ipynb #b692f789
 @patch
