@@ -182,7 +182,7 @@ def targets(table: Table, name: str, task: str) -> np.ndarray:
     return y
 
 # %% ../nbs/23_table.ipynb #dbabdeaa
-LARGE = 8000 # rows; eigenvalues of so many take minutes
+LARGE = 4000 # rows; the eigenvalues of twice as many take eight times as long
 
 def estimator(y, arch, kind, t):
     "An unfitted estimator for targets `y`"
