@@ -14,6 +14,14 @@ from .structured import empirical_kernel_fn, empirical_ntk_fn, explain_ntk
 from .tiles import Tiled, batch
 
 
+__all__ = [
+    'cost', 'predict', 'stax', 'viz', 'NtkImplementation', 'empirical_nngp_fn', 'empirical_ntk_eigenpairs',
+    'empirical_ntk_trace_fn', 'empirical_ntk_vp_fn', 'flatten_kernel', 'from_equinox', 'from_flax',
+    'gradient_flow_params', 'linearize', 'taylor_expand', 'unflatten_kernel', 'fit_hyperparameters', 'Kernel',
+    'monte_carlo_kernel_fn', 'open_store', 'store', 'empirical_kernel_fn', 'empirical_ntk_fn', 'explain_ntk', 'Tiled',
+    'batch']
+
+
 def _former(module):
     "A `__getattr__` by which names of old say what they are called now"
     def __getattr__(name):

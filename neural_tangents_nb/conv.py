@@ -12,7 +12,7 @@ from jax import lax, numpy as jnp, random
 from fastcore.basics import patch
 from .core import struct, static
 from .kernel import Kernel, Need, reset
-from .layer import Affine, channels_masked, parameterization
+from .layer import Affine, channels_masked, check_weights
 from .spatial import Padding, Window, window, ints, padded, box, centres
 
 # %% ../nbs/06_conv.ipynb #8676c19e
@@ -39,7 +39,7 @@ class Convolution(Affine):
     "Base class of the convolutions: layouts, windows, weights"
     rhs_dilation: tuple|None = None; feature_group_count: int = 1
     def __post_init__(self):
-        parameterization(self.parameterization); Padding(self.padding)
+        check_weights(self); Padding(self.padding)
         put = ft.partial(object.__setattr__, self)
         put('filter_shape', ints(self.filter_shape, None, 'filter_shape'))
         n = len(self.filter_shape)

@@ -42,6 +42,7 @@ def _show(v):
     # A tracer is a number that is not known yet: errors are raised while JAX traces.
     if isinstance(v, jax.core.Tracer): return '…'
     if isinstance(v, (np.ndarray, jax.Array)) and v.ndim: return f'<{v.dtype}{list(v.shape)}>'
+    if isinstance(v, (np.generic, np.ndarray, jax.Array)): return str(v) # a number as a number
     return getattr(v, '__name__', None) or repr(v)
 
 def brief(self):

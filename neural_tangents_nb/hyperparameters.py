@@ -9,7 +9,8 @@ __all__ = ['POSITIVE', 'OBJECTIVES', 'freed', 'bound', 'placed', 'log_marginal_l
 # %% ../nbs/21_hyperparameters.ipynb #c6949e69
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Callable, NamedTuple
-import sys
+from numbers import Integral, Real
+import math, sys, warnings
 import jax, numpy as np
 from jax import numpy as jnp
 from jax.typing import ArrayLike
@@ -81,8 +82,9 @@ def _step(free, state, moves, tree, x, y, objective, get, optimizer):
         at = placed(free, moves, tree)
         return -OBJECTIVES[objective](at['net'].kernel_fn(x, None, get), y, at['noise'])
     value, grad = jax.value_and_grad(loss)(free)
+    fine = jnp.isfinite(jnp.stack([value, *jax.tree.leaves(grad)])).all()
     update, state = optimizer.update(jax.tree.map(jnp.multiply, moves, grad), state, free)
-    return -value, jax.tree.map(lambda f, m, u: f + m*u, free, moves, update), state
+    return -value, fine, jax.tree.map(lambda f, m, u: f + m*u, free, moves, update), state
 
 # %% ../nbs/21_hyperparameters.ipynb #e27371d4
 class Fit(NamedTuple):
@@ -99,29 +101,54 @@ def _optax():
     return optax
 
 @lru_cache(maxsize=32)
-def _adam(learning_rate): return _optax().apply_if_finite(_optax().adam(learning_rate), 10**9)
+def _adam(learning_rate): return _optax().adam(learning_rate)
 
 def bar(done: int, total: int, value: float):
-    "Progress on one line of standard error, if that is a terminal"
-    if not sys.stderr.isatty(): return
+    "Progress on one line of standard error, if that is a terminal or below a cell"
+    if not (sys.stderr.isatty() or 'ipykernel' in sys.modules): return
     print(f"\r[{'='*(30*done//total):<30}] {done}/{total}  {value:.4f}",
           end='\n' if done == total else '', file=sys.stderr, flush=True)
 
-def _checked(net, x, y, objective, noise, steps, restarts):
-    if objective not in OBJECTIVES: raise ValueError(
-        f'`objective` must be one of {list(OBJECTIVES)}, got {objective!r}')
-    for n, v in dict(steps=steps, restarts=restarts).items():
-        if not isinstance(v, int) or v < 1: raise ValueError(
-            f'`{n}` must be a positive integer, got {v!r}')
-    if not numeric(net): raise TypeError(
-        f'{net!r} has leaves that are no numbers, so that it has no gradient')
-    x, y = as_input(x, 'x'), jnp.asarray(y, float)
-    if y.ndim != 2 or len(y) != len(x): raise ValueError(
-        f'`y` must be of shape ({len(x)}, outputs), as `x` has {len(x)} examples; got {y.shape}')
-    if not jnp.isfinite(y).all(): raise ValueError('`y` has NaN or infinite entries')
-    return x, y
+def _targets(y, n):
+    "Targets `y` of `n` examples as floats"
+    try: y = np.asarray(y)*1.
+    except (TypeError, ValueError): y = None
+    if y is None or y.dtype.kind not in 'fV': raise TypeError( # V: bfloat16
+        '`y` must be an array of real numbers')
+    if y.ndim != 2 or len(y) != n: raise ValueError(
+        f'`y` must be of shape ({n}, outputs), as `x` has {n} examples; got {y.shape}')
+    if not np.isfinite(y).all(): raise ValueError('`y` has NaN or infinite entries')
+    if (y == y[0]).all(): raise ValueError('`y` is constant: there is nothing to learn')
+    return jnp.asarray(y, float)
+
+def _check(given: dict, names):
+    "Raise unless the options `given` are right; `names` are those of the hyperparameters"
+    real = lambda v: isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
+    count = lambda v: isinstance(v, Integral) and not isinstance(v, bool) and int(v) > 0
+    rules = dict(
+        objective=(lambda v: v in tuple(OBJECTIVES), f'one of {list(OBJECTIVES)}'),
+        noise=(lambda v: real(v) and v >= 0, 'a number above 0'),
+        steps=(count, 'a positive integer'), restarts=(count, 'a positive integer'),
+        learning_rate=(lambda v: real(v) and v > 0, 'a positive number'),
+        spread=(lambda v: real(v) and v >= 0, 'a number not below 0'),
+        fixed=(lambda v: not isinstance(v, str) and set(v) <= names,
+               f'a tuple of names among {sorted(names)}'),
+        get=(lambda v: v in ('nngp', 'ntk'), "'nngp' or 'ntk'"),
+        progress=(lambda v: v is None or callable(v), 'a function or None'),
+        optimizer=(lambda v: v is None or hasattr(v, 'update'), 'an optimizer of optax or None'))
+    for name, (right, must) in rules.items():
+        if not right(given[name]): raise ValueError(
+            f'`{name}` must be {must}, got {given[name]!r}')
 
 # %% ../nbs/21_hyperparameters.ipynb #a07a68fd
+def _climb(free, step, state, steps):
+    "Yields values and coordinates, up to where there is no gradient"
+    for _ in range(steps):
+        value, fine, new, state = step(free, state)
+        yield float(value), free
+        if not fine: return
+        free = new
+
 def fit_hyperparameters(
     net, # A network; the hyperparameters it has are where the first run starts
     x: 'Float[ArrayLike, "n *input"]', # Inputs
@@ -132,36 +159,55 @@ def fit_hyperparameters(
     learning_rate: float = .05, # Of Adam, in the logarithms of the scales
     restarts: int = 1, # Number of runs
     spread: float = .5, # Standard deviation by which further runs start elsewhere
-    key=0, # Random key or seed of the restarts
+    key: jax.Array|int = 0, # Random key or seed of the restarts
     fixed: tuple = (), # Names that stay as they are, such as ('b_std', 'noise')
     get: str = 'nngp', # The kernel that is the covariance: 'nngp', or 'ntk'
     optimizer=None, # An optax optimizer; None for Adam
     progress: Callable|None = bar, # Called with (steps done, of how many, objective); None: silence
 ) -> Fit:
     "Hyperparameters of `net`, and noise, of the greatest likelihood of `y`"
-    net = as_layer(net)
-    x, y = _checked(net, x, y, objective, noise, steps, restarts)
-    optimizer = _adam(learning_rate) if optimizer is None else optimizer
-    tree = dict(net=net, noise=noise)
+    given, net = locals(), as_layer(net)
+    if not numeric(net): raise TypeError(
+        f'{net!r} has leaves that are no numbers, so that it has no gradient')
+    tree, inputs = dict(net=net, noise=noise), as_input(x, 'x')
+    paths = [p for p, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    _check(given, set(map(_name, paths)))
+    targets, optimizer = _targets(y, len(inputs)), optimizer or _adam(learning_rate)
     move = lambda path, v: 0. if _name(path) in fixed else 1.
     moves = jax.tree_util.tree_map_with_path(move, tree)
     # What stays needs no logarithm.
     start = freed(jax.tree.map(lambda v, m: v if m else 1., tree, moves))
-    history, best = np.full((restarts, steps), np.nan), (-np.inf, None)
-    for r, k in enumerate(jax.random.split(as_key(key), restarts)):
-        free = moved(start, k, spread) if r else start
-        state = optimizer.init(free)
-        for i in range(steps):
-            value, new, state = _step(free, state, moves, tree, x, y, objective, get, optimizer)
-            history[r, i] = value
-            if history[r, i] > best[0]: best = history[r, i], free
-            if progress: progress(r*steps + i + 1, restarts*steps, best[0])
-            free = new
+    step = lambda free, state: _step(free, state, moves, tree, inputs, targets, objective, get,
+                                     optimizer)
+    starts = [moved(start, k, spread) if r else start
+              for r, k in enumerate(jax.random.split(as_key(key), restarts))]
+    runs = [_climb(free, step, optimizer.init(free), steps) for free in starts]
+    history, best = _best(runs, steps, progress)
     if best[1] is None: raise ValueError(
         f'the likelihood is not finite anywhere: start from more `noise` than {noise}, or compute '
         'in float64')
     at = jax.tree.map(float, placed(best[1], moves, tree))
-    return Fit(at['net'], at['noise'], float(best[0]), history)
+    return Fit(at['net'], at['noise'], best[0], history)
+
+def _best(runs, steps, progress):
+    "The values on all `runs`, and the best with its coordinates"
+    history, best = np.full((len(runs), steps), np.nan), (-np.inf, None)
+    try:
+        for r, run in enumerate(runs):
+            for i, (value, free) in enumerate(run):
+                history[r, i] = value
+                if math.isfinite(value) and value > best[0]: best = value, free
+                if progress: progress(r*steps + i + 1, len(runs)*steps, best[0])
+            if i + 1 < steps: _ended(r, i, steps)
+    except KeyboardInterrupt:
+        if best[1] is None: raise
+        warnings.warn('fit_hyperparameters was interrupted: what it found so far is returned')
+    return history, best
+
+def _ended(r, i, steps):
+    warnings.warn(
+        f'run {r+1} of fit_hyperparameters ended at step {i+1} of {steps}, where the likelihood or '
+        'its gradient is not finite: take more `noise`, a smaller `learning_rate`, or float64')
 
 def moved(free, key, spread):
     "Free coordinates with normal numbers of standard deviation `spread` added"

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['ARRAYS', 'as_input', 'check_pair', 'MaskedArray', 'find_mask', 'to_masked', 'unmask_fn', 'Layer', 'as_key',
            'as_shape', 'check_axes', 'check_need', 'Layout', 'pick', 'wanted', 'numeric', 'is_pair', 'parameterization',
-           'Affine', 'channels_masked', 'Dense', 'Container', 'Serial', 'looped', 'Triple', 'as_layer', 'serial',
-           'pieces', 'Text']
+           'check_weights', 'Affine', 'channels_masked', 'Dense', 'Container', 'Serial', 'looped', 'Triple', 'as_layer',
+           'serial', 'pieces', 'Text']
 
 # %% ../nbs/02_layer.ipynb #ea6e79ac
 import dataclasses as dc, functools as ft, inspect, math
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 import jax, numpy as np
 from jax import numpy as jnp, random
@@ -36,8 +37,9 @@ def as_input(x, name='x1', masked=False):
         raise TypeError(f'`{name}` is complex ({dtype}); '
                         'pass real and imaginary parts as separate channels')
     if x.ndim < 2: raise ValueError(
-        f'`{name}` must have at least a batch and a channel axis, got shape {x.shape}; '
-        f'use {name}[:, None] or {name}[None]')
+        f'`{name}` must have at least a batch and a channel axis, got shape {x.shape}; ' +
+        (f'use {name}[:, None] or {name}[None]' if x.ndim else
+         'lists hold the inputs of parallel branches: make one of numbers an array'))
     if 0 in x.shape: raise ValueError(f'`{name}` is empty: shape {x.shape}')
     if not masked: _check_finite(x, name)
     return jnp.asarray(x, jnp.result_type(float))
@@ -239,7 +241,11 @@ def _layout(axes, ndim):
         f'the network takes a list of {len(axes)} inputs, got one array; pass a list, '
         f'or put FanOut({len(axes)}) before its branches')
     b = (axes[0] or 0) % ndim
-    return b, (ndim - 1 if b < ndim - 1 else 0) if axes[1] is None else axes[1] % ndim
+    c = (ndim - 1 if b < ndim - 1 else 0) if axes[1] is None else axes[1] % ndim
+    if b == c: raise ValueError(
+        f'`x1` has {ndim} axes, too few for the network, of which axis {axes[1]} has the channels; '
+        'give it inputs with a batch axis, positions and a channel axis')
+    return b, c
 
 def _lift(layer, x1, x2, mask_constant, ntk, need):
     def one(x1, x2, axes, need):
@@ -353,10 +359,22 @@ def parameterization(name):
         raise ValueError(f"`parameterization` must be 'ntk' or 'standard', got {name!r}")
     return name.lower()
 
+def check_weights(layer):
+    "Raise if the width, a scale or the parameterization of a layer with weights cannot be"
+    parameterization(layer.parameterization)
+    for name in 'out_dim', 'out_chan':
+        n = getattr(layer, name, 1)
+        if not isinstance(n, Integral) or n < 1: raise ValueError(
+            f'`{name}` must be a positive integer, got {n!r}')
+    for name in 'W_std', 'b_std':
+        v = getattr(layer, name, 1.)
+        if isinstance(v, str) or v is None and name == 'W_std': raise TypeError(
+            f'`{name}` must be a number, got {v!r}')
+
 class Affine(Layer):
     "A layer with weights; defines `fan_in(s)` and `spread_out(k)`"
     # Its fields are `W_std`, `b_std`, `parameterization`, `s` and `trainable`.
-    def __post_init__(self): parameterization(self.parameterization)
+    def __post_init__(self): check_weights(self)
     def fan_in(self, s): raise NotImplementedError
     def standard(self): return self.parameterization.lower() == 'standard'
     def need(self, want): return follow(want)

@@ -242,7 +242,7 @@ def calibrated(left: LeftOut, ratio: float|None) -> Calibration:
 # Noise that 'auto' chooses from, relative to the mean diagonal of the kernel:
 LEVELS = tuple(10.**np.arange(-5, 1.1, .5))
 
-def _positive(v): return isinstance(v, Real) and not isinstance(v, bool) and v > 0
+def _positive(v): return isinstance(v, Real) and not isinstance(v, bool) and 0 < v < math.inf
 
 def check_options(model):
     "Raise if an option of the estimator `model` cannot be right"
@@ -254,16 +254,21 @@ def check_options(model):
         wrong('t', 'a positive number or None (train for ever)')
     if model.t is not None and model.solver == 'cg':
         wrong('t', "None for solver='cg', which knows training for ever only")
-    finite = isinstance(model.noise, Real) and 0 <= model.noise < math.inf
-    if model.noise != 'auto' and not finite:
+    if model.noise != 'auto' and not (model.noise == 0 or _positive(model.noise)):
         wrong('noise', "'auto' or a number not below 0")
     if not isinstance(model.batch_size, Integral) or model.batch_size < 0:
         wrong('batch_size', 'an integer not below 0 (0: all at once)')
+    if not isinstance(model.standardize, (bool, np.bool_)): wrong('standardize', 'True or False')
+    shape = model.input_shape
+    if not (shape is None or isinstance(shape, (tuple, list)) and shape and
+            all(isinstance(n, Integral) and n > 0 for n in shape)):
+        wrong('input_shape', 'None or a shape such as (8, 8, 1)')
 
 def _centre(a, axis=0):
     "Mean and standard deviation, one where there is none"
-    std = a.std(axis)
-    return a.mean(axis), np.where(std > 1e-12*np.abs(a).max(axis, initial=1e-300), std, 1.)
+    size = np.abs(a).max(axis, initial=1e-300) # squares of very large or small numbers are none
+    std = (a/size).std(axis)
+    return (a/size).mean(axis)*size, np.where(std > 1e-12, std*size, 1.)
 
 # %% ../nbs/20_estimators.ipynb #1bb60868
 class Infinite(BaseEstimator):
@@ -271,14 +276,14 @@ class Infinite(BaseEstimator):
     if TYPE_CHECKING:
         def __getattr__(self, name: str) -> Any: "Checkers of types do not see what `@patch` adds"
     def __init__(self,
-        arch='fcn', # A name in `ARCHITECTURES`, or a network
-        kind='nngp', # 'nngp', Bayesian inference, or 'ntk', an ensemble trained by gradient descent
-        t=None, # Training time, at rate 1 on half the sum of squared errors; None for ever
-        noise='auto', # Relative to the kernel's mean diagonal; 'auto': by leaving points out
-        solver='cholesky', # or 'eigh' (singular kernels), or 'cg' (kernels too large for memory)
-        batch_size=0, # Rows and columns of a kernel computed at once; 0: all, or as many as fit
-        standardize=True, # Shift and scale each feature?
-        input_shape=None, # Shape of one input, such as (8, 8, 1), if the network does not read rows
+        arch: str|Layer|tuple = 'fcn', # A name in `ARCHITECTURES`, or a network
+        kind: str = 'nngp', # 'nngp', Bayesian inference, or 'ntk', trained by gradient descent
+        t: float|None = None, # Training time, at rate 1 on half the sum of squares; None for ever
+        noise: float|str = 'auto', # Relative to the mean diagonal; 'auto': by leaving points out
+        solver: str = 'cholesky', # or 'eigh' (singular kernels), or 'cg' (too large for memory)
+        batch_size: int = 0, # Rows and columns computed at once; 0: all, or as many as fit
+        standardize: bool = True, # Shift and scale each feature?
+        input_shape: tuple|None = None, # Of one input, such as (8, 8, 1), if it is no row
     ):
         self.arch, self.kind, self.t, self.noise = arch, kind, t, noise
         self.solver, self.batch_size = solver, batch_size
@@ -319,13 +324,13 @@ def _learn(self: Infinite, X, y):
 @patch
 def _left_out(self: Infinite, ks, y):
     "Pairs of the noise levels to try and what was left out"
-    auto = self.noise == 'auto'
-    if len(y) < 2: return [(1e-3 if auto else self.noise, LeftOut(y, np.ones(1)))]
+    given = None if isinstance(self.noise, str) else float(self.noise)
+    if len(y) < 2: return [(1e-3 if given is None else given, LeftOut(y, np.ones(1)))]
     if self.t is not None:
-        noise = 0. if auto else self.noise # a short time is what regularizes
+        noise = given or 0. # a short time is what regularizes
         return [(noise, leave_fold_out(ks, y, self.kind, self.t, noise))]
-    noise = LEVELS if auto else [self.noise]
-    return list(zip(noise, leave_one_out(ks, y, self.kind, noise)))
+    levels = LEVELS if given is None else [given]
+    return list(zip(levels, leave_one_out(ks, y, self.kind, levels)))
 
 # %% ../nbs/20_estimators.ipynb #b692f789
 @patch
@@ -369,6 +374,10 @@ class InfiniteRegressor(RegressorMixin, Infinite):
         self.n_outputs_ = y.shape[1] if y.ndim > 1 else None
         y = y.reshape(len(y), -1).astype(np.float64)
         self.y_mean_, self.y_std_ = _centre(y)
+        with np.errstate(over='ignore', under='ignore'): square = self.y_std_**2
+        if not ((0 < square) & (square < math.inf)).all(): raise ValueError(
+            f'`y` is too large or too small to have a variance: its standard deviation is '
+            f'{self.y_std_}; change its units')
         self._learn(X, (y - self.y_mean_)/self.y_std_)
         self.scale_ = self.scale_*self.y_std_**2
         self.noise_variance_ = self.noise_variance_*self.y_std_**2
@@ -400,6 +409,8 @@ def sample_y(self: InfiniteRegressor,
     random_state=0, # Seed, or a `RandomState`
 ) -> 'Float[np.ndarray, "m *q n_samples"]':
     "Functions drawn from the posterior; `q` is there if targets are `(n, q)`"
+    if not isinstance(n_samples, Integral) or n_samples < 1: raise ValueError(
+        f'`n_samples` must be a positive integer, got {n_samples!r}')
     mean, cov = self._posterior(X, 'full')
     l, v = np.linalg.eigh(cov)
     z = check_random_state(random_state).normal(size=(mean.shape[1], len(mean), n_samples))
@@ -458,6 +469,13 @@ def predict_proba(self: InfiniteClassifier,
     "Probabilities, in the order of `classes_`"
     mean, var = self._posterior(X, 'diag')
     return probabilities(mean, self.scale_*var + self.noise_variance_)
+
+@patch
+def predict_log_proba(self: InfiniteClassifier,
+    X, # `(m, d)`
+) -> 'Float[np.ndarray, "m classes"]':
+    "Logarithms of the probabilities; -inf where there is no doubt"
+    with np.errstate(divide='ignore'): return np.log(self.predict_proba(X))
 
 @patch
 def predict(self: InfiniteClassifier,
@@ -533,6 +551,7 @@ def _described(model, parts):
 def save(self: Infinite, path):
     "Write the fitted model to one file, for `load`; it has no code in it"
     check_is_fitted(self)
+    if os.path.isdir(path): raise IsADirectoryError(f'{os.fspath(path)} is a folder, not a file')
     parts = {f'{n}.npy': _npy(getattr(self, n)) for n in ARRAYS}
     text = _described(self, parts)
     parts |= {'model.json': text, 'model.sha256': _digest(text).encode()}

@@ -10,7 +10,7 @@ __all__ = ['concrete', 'at_once', 'precise', 'phi', 'singular', 'check_for_ever'
 # %% ../nbs/15_solvers.ipynb #252136b7
 from contextlib import nullcontext
 from functools import partial, wraps
-from typing import NamedTuple
+from typing import Callable, NamedTuple, ParamSpec, TypeVar
 import warnings
 import jax, numpy as np
 from jax import numpy as jnp
@@ -28,10 +28,13 @@ def at_once(*inputs):
     "A context that computes now, even while `jit` traces, if all `inputs` are numbers"
     return jax.ensure_compile_time_eval() if concrete(*inputs) else nullcontext()
 
-def precise(f):
+_P = ParamSpec('_P')
+_R = TypeVar('_R')
+
+def precise(f: Callable[_P, _R]) -> Callable[_P, _R]:
     "Run `f` with matrix products in full precision: a kernel does not survive TF32 or bfloat16"
     @wraps(f)
-    def run(*args, **kwargs):
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         with jax.default_matmul_precision('highest'): return f(*args, **kwargs)
     return run
 

@@ -410,7 +410,7 @@ def store(
     kernel_fn, # A kernel function `(x1, x2, get, ...)`: analytic, empirical or by Monte Carlo
     x1, # Inputs
     x2=None, # Other inputs; None for `x1` again
-    get='ntk', # 'nngp', 'ntk' or a tuple of names
+    get: str|tuple = 'ntk', # 'nngp', 'ntk' or a tuple of names
     *,
     tile: int|str = 'auto', # Rows and columns of a tile of a new store, at most
     timeout: float = 60., # Seconds without a sign of life after which a worker counts as dead

@@ -12,7 +12,7 @@ __all__ = ['LARGEST', 'SHARE', 'PROGRAMS', 'cuts', 'rows_of', 'n_rows', 'Assembl
 # %% ../nbs/14_tiles.ipynb #051ab097
 from collections import deque
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 import dataclasses as dc, functools as ft, math, sys, warnings
 import jax, numpy as np
 from jax import lax, numpy as jnp
@@ -524,6 +524,8 @@ def check_inputs(kwargs, **inputs):
     if kwargs.get('mask_constant') is not None: return
     for name, x in inputs.items():
         for a in jax.tree.leaves(x):
+            if isinstance(a, (str, bytes)): raise TypeError(
+                f'`{name}` must be an array, got {a!r}')
             known = not isinstance(a, jax.core.Tracer)
             if not known or not jnp.issubdtype(jnp.result_type(a), jnp.inexact): continue
             with np.errstate(invalid='ignore', over='ignore'): # JAX sums in a precision it has
@@ -535,6 +537,9 @@ def check_inputs(kwargs, **inputs):
 # %% ../nbs/14_tiles.ipynb #c86402a3
 def program_of(kernel_fn):
     "What computes a tile: a network, which compiles itself, or the compiled function"
+    if not callable(kernel_fn): raise TypeError(
+        f'`kernel_fn` must be a function (x1, x2, get, ...), got {type(kernel_fn).__name__}' +
+        '; a network has it as its attribute `kernel_fn`'*hasattr(kernel_fn, 'kernel_fn'))
     return compiled_once(kernel_fn) if owner_of(kernel_fn) is None else kernel_fn
 
 def tiling(kernel_fn, x1, x2, args, kwargs, batch_size, devices=(), on_device=True, progress=None,
@@ -586,6 +591,8 @@ def check_concrete(what, *trees):
 
 class KernelMatrix:
     "A kernel `(n1, n2)` that need not be in memory: `rows(index)`, `diagonal()`, `matmul(v)`"
+    shape: tuple[int, ...]
+    dtype: Any
     ndim = 2
     block = 1024 # Rows at once where a whole matrix is run through
     def rows(self, index): raise NotImplementedError(f'{type(self).__name__} has no `rows`')

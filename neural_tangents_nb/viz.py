@@ -9,17 +9,21 @@ __all__ = ['COLOURS', 'GREY', 'axes', 'legend', 'scale', 'correlation', 'cluster
 
 # %% ../nbs/22_viz.ipynb #7fc3f383
 import base64, dataclasses as dc, html, struct as binary, zlib
-from typing import TYPE_CHECKING
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
 import jax, numpy as np
 from jax import numpy as jnp
 from fastcore.basics import patch
 from .activations import Activation
 from .combinators import Parallel
 from .kernel import Kernel
-from .layer import Layer, Serial, as_layer
+from .layer import Layer, Serial, as_layer, numeric
 from .predict import Gaussian, Marginals, Spectrum, sample
 from .solvers import concrete
-if TYPE_CHECKING: from jaxtyping import Float, Int
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int, Shaped
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
 else: from typing import Annotated as Float, Annotated as Int # who runs this needs no jaxtyping
 
 # %% ../nbs/22_viz.ipynb #8b82a041
@@ -27,15 +31,19 @@ else: from typing import Annotated as Float, Annotated as Int # who runs this ne
 COLOURS = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#F0E442'
 GREY = '#808080' # contrast about 4 : 1 with white, 5 : 1 with black
 
-def axes(ax=None, size=(4., 3.)):
+def axes(ax: 'Axes|None' = None, size=(4., 3.)) -> 'Axes':
     "`ax`, or new axes of `size` inches that read on light and on dark"
-    if ax is not None: return ax
+    if ax is not None:
+        if not hasattr(ax, 'plot'): raise TypeError(
+            f'`ax` must be one axes of matplotlib or None, got {type(ax).__name__}')
+        return ax
     from matplotlib import pyplot as plt
     clear = {c: 'none' for c in ('figure.facecolor', 'savefig.facecolor', 'axes.facecolor')}
     grey = {c: GREY for c in ('text.color', 'axes.labelcolor', 'axes.edgecolor', 'axes.titlecolor',
                               'xtick.color', 'ytick.color', 'legend.labelcolor')}
     cycle = {'axes.prop_cycle': plt.cycler(color=COLOURS), 'legend.framealpha': 0.}
-    with plt.rc_context(clear | grey | cycle):
+    style: Any = clear | grey | cycle # mypy wants each of its keys by name
+    with plt.rc_context(style):
         _, ax = plt.subplots(figsize=size, layout='constrained')
     for side in 'top', 'right': ax.spines[side].set_visible(False)
     return ax
@@ -53,9 +61,12 @@ def scale(ax, image, label):
     bar.set_label(label, color=colour)
 
 def _matrix(k, name='k'):
-    k = np.asarray(k.nngp if isinstance(k, Kernel) else k)
+    given, k = k, np.asarray(k.nngp if isinstance(k, Kernel) else k)
+    if k.dtype.kind not in 'fiubV': raise TypeError( # V: bfloat16
+        f'`{name}` must be a kernel of real numbers, got {type(given).__name__} of {k.dtype}')
     if k.ndim != 2 or k.shape[0] != k.shape[1]: raise ValueError(
         f'`{name}` must be a square kernel (n, n), got shape {k.shape}')
+    if not k.size: raise ValueError(f'`{name}` is empty: shape {k.shape}')
     if not np.isfinite(k).all(): raise ValueError(f'`{name}` has NaN or infinite entries')
     return k
 
@@ -76,9 +87,9 @@ def clustered(k: 'Float[np.ndarray|jax.Array, "n n"]|Kernel') -> 'Int[np.ndarray
 
 def kernel_matrix(
     k: 'Float[np.ndarray|jax.Array, "n n"]|Kernel', # Kernel
-    labels=None, # `(n,)` classes to order by; None to order by similarity
-    ax=None, # Axes; None for new ones
-):
+    labels: 'Shaped[ArrayLike, "n"]|None' = None, # Classes to order by; None: by similarity
+    ax: 'Axes|None' = None, # Axes; None for new ones
+) -> 'Axes':
     "The kernel as correlations, ordered"
     c = correlation(_matrix(k))
     if labels is not None and np.shape(labels) != c.shape[:1]: raise ValueError(
@@ -100,13 +111,15 @@ def kernel_matrix(
 def participation_ratio(l: 'Float[np.ndarray|jax.Array, "n"]') -> float:
     "$(\\sum l)^2/\\sum l^2$: how many eigenvalues `l` carry their sum"
     l = np.asarray(l)
+    if l.ndim != 1 or not l.size or l.dtype.kind not in 'fiu': raise ValueError(
+        f'`l` must be eigenvalues (n,), got shape {l.shape} of {l.dtype}')
     return float(l.sum()**2/(l**2).sum())
 
 def spectrum(
     k: 'Float[np.ndarray|jax.Array, "n n"]|Kernel', # Kernel
-    ax=None, # Axes; None for new ones
+    ax: 'Axes|None' = None, # Axes; None for new ones
     label=None, # For the legend
-):
+) -> 'Axes':
     "Eigenvalues in falling order, with their participation ratio"
     l = np.linalg.eigvalsh(_matrix(k))[::-1]
     seen = l > len(l)*np.finfo(l.dtype).eps*l[0] # below that they are rounding errors
@@ -125,17 +138,21 @@ def correlations(
     "Correlations after the network `net`"
     c = jnp.asarray(c, float)
     if c.ndim != 1: raise ValueError(f'`c` must be correlations (n,), got shape {c.shape}')
+    if concrete(c) and not (abs(c) <= 1).all(): raise ValueError(
+        f'`c` must be correlations, from -1 to 1, got {c.min():g} to {c.max():g}')
     x = np.sqrt(2)*jnp.stack([c, jnp.sqrt(1 - c**2)], 1)
     k = as_layer(net).kernel_fn(x, jnp.array([[np.sqrt(2), 0.]]), ('nngp', 'cov1', 'cov2'))
     return k.nngp[:, 0]/jnp.sqrt(k.cov1*k.cov2)
 
 def correlation_map(
     net, # A network of vectors, such as serial(Dense(1), Relu(), Dense(1))
-    ax=None, # Axes; None for new ones
+    ax: 'Axes|None' = None, # Axes; None for new ones
     label=None, # For the legend
     depth: int = 1, # Show the map of so many copies on each other
-):
+) -> 'Axes':
     "The correlation after a network against that before"
+    if not isinstance(depth, Integral) or depth < 1: raise ValueError(
+        f'`depth` must be a positive integer, got {depth!r}')
     ax, c = axes(ax, (3.4, 3.2)), np.linspace(-1, 1, 201)
     after = np.asarray(correlations(net, c))
     for _ in range(depth-1): after = np.interp(after, c, np.asarray(correlations(net, c)))
@@ -145,26 +162,38 @@ def correlation_map(
     return legend(ax) if label else ax
 
 # %% ../nbs/22_viz.ipynb #48d59113
+def _nonlinear(act):
+    if not isinstance(act, Activation): raise TypeError(
+        f'`act` must be a nonlinearity such as Erf(), got {act!r}')
+
 def criticality(
     act: Activation, # A nonlinearity
     W_std, b_std, # Scales, broadcast against each other
     steps: int = 300, # Of the iteration to the fixed point of the variance
 ):
     "$\\chi$ at the fixed point of the variance, and that variance; infinite where there is none"
+    _nonlinear(act)
     w, b = jnp.broadcast_arrays(jnp.asarray(W_std, float)**2, jnp.asarray(b_std, float)**2)
+    return (_compiled if numeric(act) else _critical)(act, w, b, steps)
+
+def _critical(act, w, b, steps):
     q = jax.lax.fori_loop(0, steps, lambda _, q: w*act.dual(q, q, q) + b, jnp.ones_like(w))
     return w*act.ddual(q, q, q), q
+
+_compiled = jax.jit(_critical, static_argnames='steps')
 
 def phases(
     act: Activation, # A nonlinearity
     W_std=(.5, 3.), b_std=(.02, 1.), # Ranges
-    ax=None, # Axes; None for new ones
-):
+    ax: 'Axes|None' = None, # Axes; None for new ones
+) -> 'Axes':
     "Order and chaos as functions of the scales of weights and biases"
-    if not isinstance(act, Activation): raise TypeError(
-        f'`act` must be a nonlinearity such as Erf(), got {act!r}')
+    _nonlinear(act)
+    for name, ends in dict(W_std=W_std, b_std=b_std).items():
+        if np.shape(ends) != (2,): raise ValueError(
+            f'`{name}` must be a range (lowest, highest), got {ends!r}')
     ax, (w, b) = axes(ax, (4.2, 3.2)), (np.linspace(lo, hi, 60) for lo, hi in (W_std, b_std))
-    chi = np.asarray(jax.jit(criticality)(act, w[None], b[:, None])[0])
+    chi = np.asarray(criticality(act, w[None], b[:, None])[0])
     depth = np.clip(1/np.abs(np.log(np.maximum(chi, 1e-12))), 0, 30)
     image = ax.pcolormesh(w, b, depth, cmap='cividis', shading='gouraud', rasterized=True)
     scale(ax, image, 'depth scale in layers')
@@ -186,17 +215,19 @@ def _points(data):
 def posterior(
     x: 'Float[np.ndarray|jax.Array, "m *one"]', # Test inputs `(m,)` or `(m, 1)`
     prediction: Gaussian|Marginals, # With mean `(m, 1)`
-    ax=None, # Axes; None for new ones
+    ax: 'Axes|None' = None, # Axes; None for new ones
     samples: int = 5, # Functions to draw, if the covariance is known
     data=None, # `(x_train, y_train)` to show as points
     key=0, # Seed of the samples
     label=None, # For the legend
-):
+) -> 'Axes':
     "Mean, a band of two standard deviations, and functions from the posterior"
+    if not isinstance(prediction, (Gaussian, Marginals)): raise TypeError(
+        '`prediction` must have a mean and variances, as with compute_cov=True or "diag"; got '
+        f'{type(prediction).__name__}')
     x, mean = np.ravel(x), np.asarray(prediction.mean)
     if mean.shape != (len(x), 1): raise ValueError(
         f'`prediction` must have means of shape ({len(x)}, 1), got {mean.shape}')
-    full = isinstance(prediction, Gaussian)
     if isinstance(prediction, Gaussian): variance = np.diagonal(prediction.covariance)
     else: variance = np.asarray(prediction.variance)
     std = np.sqrt(np.maximum(variance, 0))
@@ -204,7 +235,7 @@ def posterior(
     line, = ax.plot(x, mean[:, 0], lw=2, label=label or 'mean')
     ax.fill_between(x, mean[:, 0] - 2*std, mean[:, 0] + 2*std, color=line.get_color(), alpha=.25,
                     lw=0, label='two standard deviations')
-    if full and samples:
+    if isinstance(prediction, Gaussian) and samples:
         f = np.asarray(sample(jax.random.key(key), prediction, samples))[..., 0]
         ax.plot(x, f.T, color=line.get_color(), lw=.6)
     if data is not None: ax.plot(*_points(data), 'o', color=GREY, ms=5, label='data', zorder=5)
@@ -214,9 +245,9 @@ def posterior(
 # %% ../nbs/22_viz.ipynb #fde63c54
 def learning(
     curve: Spectrum, # Of `predict.learning_curve`
-    t=None, # Times; None for the range in which it learns
-    ax=None, # Axes; None for new ones
-):
+    t: 'Float[ArrayLike, "t"]|None' = None, # Times; None for the range in which it learns
+    ax: 'Axes|None' = None, # Axes; None for new ones
+) -> 'Axes':
     "Train loss over time, the generalized cross-validation, and when that is least"
     if not isinstance(curve, Spectrum): raise TypeError(
         f'`curve` must come from predict.learning_curve, got {type(curve).__name__}')
@@ -236,13 +267,18 @@ def calibration(
     p: 'Float[np.ndarray|jax.Array, "m classes"]', # Probabilities
     labels: 'Int[np.ndarray|jax.Array, "m"]', # Classes
     bins: int = 10, # Of confidence
-    ax=None, # Axes; None for new ones
+    ax: 'Axes|None' = None, # Axes; None for new ones
     label=None, # For the legend
-):
+) -> 'Axes':
     "Accuracy against confidence, with two standard errors"
     p, labels = np.asarray(p), np.asarray(labels)
     if p.ndim != 2 or labels.shape != p.shape[:1]: raise ValueError(
         f'`p` must be (m, classes) and `labels` (m,), got {p.shape} and {labels.shape}')
+    if not p.size: raise ValueError(f'`p` is empty: shape {p.shape}')
+    if labels.dtype.kind not in 'iu' or not (0 <= labels.min() <= labels.max() < p.shape[1]):
+        raise ValueError(f'`labels` must be integers in 0..{p.shape[1]-1}, got {np.unique(labels)}')
+    if not isinstance(bins, Integral) or bins < 1: raise ValueError(
+        f'`bins` must be a positive integer, got {bins!r}')
     confidence, right = p.max(1), p.argmax(1) == labels
     at = np.minimum((confidence*bins).astype(int), bins-1)
     group = lambda i: (confidence[i].mean(), right[i].mean(), i.sum())
@@ -259,14 +295,16 @@ def coverage(
     mean: 'Float[np.ndarray|jax.Array, "m"]', # Predictions
     std: 'Float[np.ndarray|jax.Array, "m"]|float', # Their standard deviations
     y: 'Float[np.ndarray|jax.Array, "m"]', # What came
-    ax=None, # Axes; None for new ones
+    ax: 'Axes|None' = None, # Axes; None for new ones
     label=None, # For the legend
-):
+) -> 'Axes':
     "Fraction of data in central intervals against the fraction that should be there"
     mean, std, y = np.ravel(mean), np.ravel(std), np.ravel(y)
     if std.size not in (1, mean.size) or y.size != mean.size: raise ValueError(
         f'`mean`, `std` and `y` must be (m,), got {mean.shape}, {std.shape} and {y.shape}')
+    if not (std > 0).all(): raise ValueError('`std` must be positive everywhere')
     z = np.abs(y - mean)/std
+    if not np.isfinite(z).all(): raise ValueError('`mean` or `y` has NaN or infinite entries')
     # The interval that just holds each:
     inside = np.sort(np.asarray(jax.scipy.special.erf(z/np.sqrt(2))))
     ax = axes(ax, (3.4, 3.2))
@@ -310,8 +348,8 @@ def arranged(net, x=0., y=0.):
 # %% ../nbs/22_viz.ipynb #3bf8233d
 def diagram(
     net, # A network
-    ax=None, # Axes; None for new ones
-):
+    ax: 'Axes|None' = None, # Axes; None for new ones
+) -> 'Axes':
     "The layers of a network, from top to bottom, branches side by side"
     nodes, edges, (w, h) = arranged(net)
     ax = axes(ax, (max(2.6*w, 2.6), .55*h + .3))

@@ -19,6 +19,7 @@ def fcn(): return stax.serial(stax.Dense(16, 1.5, .1), stax.Relu(), stax.Dense(1
 @pytest.mark.parametrize('bad, error, words', [
     (np.ones(5), ValueError, 'batch and a channel axis'),
     (np.ones((0, 5)), ValueError, 'empty'),
+    ([[1., 2.], [3., 4.]], ValueError, 'make one of numbers an array'),
     (np.ones((3, 5), complex), TypeError, 'complex'),
     (np.array([['a', 'b']]), TypeError, 'numbers'),
     ('text', TypeError, 'array'),
@@ -34,6 +35,25 @@ def test_bad_inputs(bad, error, words):
 @pytest.mark.parametrize('bad', [np.ones((4, 6)), np.ones((4, 5, 2))])
 def test_other_shape(bad):
     with pytest.raises(ValueError, match='x2'): fcn().kernel_fn(X1, bad)
+
+
+def test_inputs_of_too_few_axes():
+    with pytest.raises(ValueError, match='`x1` has 3 axes, too few'): stax.Conv(1, (3, 3)).kernel_fn(IMAGES[0])
+
+
+@pytest.mark.parametrize('layer, error, words', [
+    (lambda: stax.Dense('a'), ValueError, '`out_dim`'), (lambda: stax.Dense(0), ValueError, '`out_dim`'), (lambda: stax.Dense(1.5), ValueError, '`out_dim`'),
+    (lambda: stax.Conv(0, (3, 3)), ValueError, '`out_chan`'), (lambda: stax.Dense(3, 'x'), TypeError, '`W_std`'), (lambda: stax.Dense(3, None), TypeError, '`W_std`'),
+    (lambda: stax.Conv(3, (3, 3), b_std='x'), TypeError, '`b_std`')])
+def test_bad_widths_and_scales(layer, error, words):
+    with pytest.raises(error, match=words): layer()
+
+
+def test_numbers_show_as_numbers():
+    "Whatever holds a number, a network shows it as one"
+    for v in 1.5, np.float64(1.5), np.array(1.5), jnp.array(1.5): assert repr(stax.Dense(3, v)) == 'Dense(3, W_std=1.5)'
+    assert ', True, is_gaussian' in repr(fcn().kernel_fn(X1, None))
+    assert repr(stax.Dense(3, jnp.ones(2))) == f'Dense(3, W_std=<{jnp.ones(2).dtype}[2]>)'
 
 
 def test_integers_and_half_precision_count_as_floats():

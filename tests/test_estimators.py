@@ -124,9 +124,43 @@ def test_every_flipped_byte_is_noticed_or_without_effect(fitted, tmp_path):
 
 @pytest.mark.parametrize('options, said', [
     (dict(kind='gp'), 'kind'), (dict(t=-1.), '`t`'), (dict(t=0), '`t`'), (dict(noise='much'), 'noise'), (dict(noise=-.1), 'noise'), (dict(noise=None), 'noise'),
+    (dict(t=np.inf), '`t`'), (dict(noise=True), 'noise'), (dict(standardize='no'), 'standardize'), (dict(input_shape=3), 'input_shape'), (dict(input_shape='abc'), 'input_shape'), (dict(input_shape=(3.,)), 'input_shape'),
     (dict(solver='qr'), 'solver'), (dict(solver='cg', t=1.), '`t`'), (dict(batch_size=-1), 'batch_size'), (dict(arch='cnn'), 'arch'), (dict(input_shape=(2, 2)), 'input_shape')])
 def test_wrong_options_are_named(options, said):
     with pytest.raises(ValueError, match=said): InfiniteRegressor(**options).fit(X, Y)
+
+def test_very_large_and_small_numbers(fitted):
+    "Squares of the inputs are none, and those of the targets are refused"
+    for size in 1e200, 1e-200: close(InfiniteRegressor(SHALLOW, kind='ntk').fit(X*size, Y).predict(X_TEST*size), fitted.predict(X_TEST), 1e-6)
+    for size in 1e200, 1e-200:
+        with pytest.raises(ValueError, match='change its units'): InfiniteRegressor(SHALLOW).fit(X, Y*size)
+
+def test_log_probabilities_and_refusals(fitted, tmp_path):
+    model = InfiniteClassifier(SHALLOW).fit(X, Y > 0)
+    close(np.exp(model.predict_log_proba(X_TEST)), model.predict_proba(X_TEST), 1e-12)
+    for n in 0, -1, 1.5, None:
+        with pytest.raises(ValueError, match='n_samples'): fitted.sample_y(X_TEST, n)
+    with pytest.raises(IsADirectoryError, match='folder'): fitted.save(tmp_path)
+    assert not list(tmp_path.iterdir()) and not list(tmp_path.parent.glob('*.new'))
+    with pytest.raises(TypeError, match='sample_weight'): InfiniteRegressor(SHALLOW).fit(X, Y, sample_weight=np.ones(40))
+
+def test_pandas_pipelines_and_searches():
+    "Names of features are kept and checked; architectures and noise are searched, in and out of a pipeline"
+    import pandas as pd
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    table, y = pd.DataFrame(X, columns=list('abc')), pd.Series(Y)
+    model = InfiniteRegressor(SHALLOW).fit(table, y)
+    assert list(model.feature_names_in_) == list('abc')
+    close(model.predict(table), InfiniteRegressor(SHALLOW).fit(X, Y).predict(X), 1e-12)
+    for wrong in table[list('bac')], table[['a', 'b']]:
+        with pytest.raises(ValueError, match='feature names'): model.predict(wrong)
+    pipe = make_pipeline(StandardScaler(), InfiniteRegressor(SHALLOW)).set_output(transform='pandas').fit(table, y)
+    close(pipe.predict(table), model.predict(table), 1e-6) # standardized twice is once, up to rounding
+    grid = {'infiniteregressor__arch': [SHALLOW, 'fcn'], 'infiniteregressor__noise': [1e3, .01]}
+    best = GridSearchCV(pipe, grid, cv=2).fit(table, y).best_params_
+    assert best['infiniteregressor__noise'] == .01 # a thousandfold noise predicts the mean
 
 def test_a_singular_kernel_says_what_to_do():
     twice = np.concatenate([X, X])

@@ -1,5 +1,5 @@
 "Programs for the predecessor are rewritten where that is certain, and remarked on where it is not"
-import json, subprocess, sys
+import json, os, subprocess, sys
 import pytest
 import neural_tangents_nb as nt
 from neural_tangents_nb import migrate, stax
@@ -28,6 +28,14 @@ REMARKS = [
 
 @pytest.mark.parametrize('source', SAME)
 def test_other_code_is_left_alone(source): assert migrated(source) == (source, [])
+
+@pytest.mark.parametrize('source, said', [("setup(install_requires=['jax', 'neural-tangents>=0.6'])", 'require'), ("importlib.import_module('neural_tangents.stax')", 'called'), ("pytest.importorskip('neural_tangents')", 'called')])
+def test_texts_that_name_the_package_are_remarked(source, said):
+    new, remarks = migrated(source)
+    assert new == source and said in remarks[0].text
+
+@pytest.mark.parametrize('source', ["'neural-tangents-nb'", "'neural_tangents'", "'about neural-tangents'", "import_module('neural_tangents_nb')", "import_module(name)"])
+def test_other_texts_are_not(source): assert migrated(source)[1] == []
 
 @pytest.mark.parametrize('old, new', CHANGED)
 def test_certain_changes_are_made_once(old, new):
@@ -111,3 +119,43 @@ def test_notebooks_as_a_process(tmp_path):
     for bad in b'{"cells": [', b'[]', b'{}', b'\xff', b'{"cells": [{"cell_type": "code"}]}':
         a.write_bytes(bad); done = run(a)
         assert done.returncode == 2 and 'not a notebook' in done.stderr and 'Traceback' not in done.stderr and a.read_bytes() == bad
+
+def run(*args, **options): return subprocess.run([sys.executable, '-m', 'neural_tangents_nb.migrate', *map(str, args)], capture_output=True, text=True, timeout=100, **options)
+
+def test_folders_are_searched(tmp_path):
+    files = {'a.py': IMPORT, 'sub/b.ipynb': json.dumps(dict(cells=CELLS)), 'requirements-dev.txt': 'jax\nneural-tangents~=0.6 # old\n# neural-tangents\nneural-tangents-nb\n', 'pyproject.toml': 'dependencies = ["neural_tangents"]'}
+    aside = {'.git/c.py': IMPORT, 'venv/lib/site-packages/neural_tangents/d.py': IMPORT, 'notes.md': IMPORT, 'sub/.ipynb_checkpoints/b.ipynb': '{'}
+    for name, text in (files | aside).items():
+        (tmp_path/name).parent.mkdir(parents=True, exist_ok=True); (tmp_path/name).write_text(text)
+    assert {p.relative_to(tmp_path).as_posix() for p in migrate.files_of(tmp_path)} == files.keys()
+    done = run('--write', tmp_path)
+    assert done.returncode == 1 and 'requirements-dev.txt:2: require' in done.stderr and done.stderr.count(': require') == 2 # what is left to a person
+    assert (tmp_path/'a.py').read_text() == 'import neural_tangents_nb as nt\n' and json.loads((tmp_path/'sub/b.ipynb').read_text())['cells'] == NEW_CELLS
+    assert all((tmp_path/n).read_text() == t for n, t in aside.items())
+    empty = tmp_path/'empty'; empty.mkdir()
+    done = run(empty); assert done.returncode == 0 and 'nothing to migrate' in done.stderr
+
+def test_odd_files(tmp_path):
+    "A mark of byte order stays; old notebooks and files that cannot be written are said; letters that cannot be shown are escaped"
+    a = tmp_path/'a.ipynb'
+    a.write_bytes('\ufeff'.encode() + json.dumps(dict(cells=CELLS)).encode())
+    assert migrate.changes(a, a.read_bytes())[0] == '\ufeff'.encode() + json.dumps(dict(cells=NEW_CELLS)).encode()
+    a.write_text(json.dumps(dict(worksheets=[], nbformat=3)))
+    done = run(a); assert done.returncode == 2 and 'nbconvert' in done.stderr
+    b = tmp_path/'b.py'
+    b.write_text('import neural_tangents # é\nx = "\\d"\n')
+    done = run(b, env={'PYTHONIOENCODING': 'ascii', 'PYTHONPATH': ':'.join(sys.path)})
+    assert done.returncode == 1 and r'+import neural_tangents_nb as neural_tangents # \xe9' in done.stdout and not done.stderr
+
+def test_what_cannot_be_written_is_said(tmp_path, monkeypatch, capsys):
+    a = tmp_path/'a.py'; a.write_text(IMPORT)
+    def refuse(*args): raise PermissionError(13, 'Permission denied')
+    monkeypatch.setattr(migrate.Path, 'write_bytes', refuse)
+    with pytest.raises(SystemExit) as e: migrate.main(['--write', str(a)])
+    assert e.value.code == 2 and f'{a}: not written: Permission denied' in capsys.readouterr().err
+
+def test_a_closed_pipe_is_141_and_silent(tmp_path):
+    a = tmp_path/'a.py'; a.write_text(IMPORT)
+    at, to = os.pipe(); os.close(at) # nobody reads
+    done = subprocess.run([sys.executable, '-m', 'neural_tangents_nb.migrate', str(a)], stdout=to, stderr=subprocess.PIPE, text=True, timeout=100); os.close(to)
+    assert done.returncode == 141 and not done.stderr

@@ -53,14 +53,29 @@ BAD = { # what is said: the training table, the test table, further arguments
     "column 'y' has no value ('NaN')": (GOOD.replace('1.5', 'NaN', 1), None, []),
     "test.csv, line 2: column 'a' has no value": (GOOD, 'a,b\n,2\n', []),
     "test.csv, line 3: column 'a' has 'x'": (GOOD, 'a,b\n1,2\nx,1\n', []),
-    "column 'b' of": (GOOD, 'a\n1\n', []),
+    "test.csv has no column 'b'; it has 'a'; train.csv has it": (GOOD, 'a\n1\n', []),
     '2 cells under 3 columns': (GOOD + '\n1,2', None, []),
-    'is there twice': ('a,a,y\n1,2,3\n', None, []),
+    "of its own; 'a' twice": ('a,a,y\n1,2,3\n', None, []),
     'no rows': ('a,b,y\n', None, []),
-    'not a text': (b'\xff\xfe\x00', None, []),
+    '(spreadsheets can save as "csv utf-8")': (b'\xff\xfe\x00', None, []),
     'pandas writes none': (',a,y\n' + '0,1,2.5\n'*9, 'a\n1\n', []),
-    "is the delimiter ';'? --delimiter": (GOOD.replace(',', ';'), None, []),
-    'with a point': ('a;y\n' + '\n'.join(f'{i},25;{i}' for i in range(30)), 'a\n1\n', ['--delimiter', ';']),
+    "it has 'a,b,y'": (GOOD, None, ['--delimiter', '|']),
+    "is 'y' meant?": (GOOD, None, ['--target', 'Y']),
+    'points, not commas': ('a;y\n' + '\n'.join(f'{i % 3},5;{i}' for i in range(30)), 'a\n1\n', []), # few values, which were categories
+    "line 2: column 'y' has '0,5' (numbers have points": ('a;y\n' + '\n'.join(f'{i};{i},5' for i in range(30)), 'a\n1\n', []),
+    "line 7: column 'a' has '5 cm', and most": ('a,y\n' + '\n'.join(f'{i}{" cm"*(i == 5)},{i}.5' for i in range(30)), 'a\n1\n', []),
+    "has '1e200' (too large)": ('a,y\n' + '\n'.join(f'{i}{"e200"*(i == 1)},{i}.5' for i in range(30)), 'a\n1\n', []),
+    "test.csv, line 2: column 'b' has '1_0'": (GOOD, 'a,b\n1,1_0\n', []),
+    'the first of 4 gaps': (GOOD.replace('5.5', '').replace('9.5', ''), None, []),
+    "no column 'a', 'b'": (GOOD, 'z\n1\n', []),
+    "line 3: not a row of a csv file": ('a,b,y\n1,2,3\n1,"2,3\n1,2,3\n', None, []),
+    'it is empty': ('\n', None, []),
+    'test.csv: no rows below': (GOOD, 'a,b\n', []),
+    'is one of the tables': (GOOD, None, ['--out', 'test.csv']),
+    'is a folder': (GOOD, None, ['--out', '.']),
+    "--id: train.csv has no column 'c'": (GOOD, None, ['--id', 'c']),
+    'predictions have a column of that name': (GOOD.replace('b', 'y_std'), 'a,y_std\n1,2\n', ['--id', 'y_std', '--no-score']),
+    'if these are names, --category a': ('a;y\n' + '\n'.join(f'{i},25;{i}' for i in range(30)), 'a\n1\n', ['--delimiter', ';']),
     "has no column 'z'": (GOOD, None, ['--target', 'z']),
     'no column is left': (GOOD, None, ['--ignore', 'a', '--ignore', 'b']),
     'constant': ('a,y\n' + '1,1.5\n'*20, 'a\n1\n', []),
@@ -71,7 +86,7 @@ BAD = { # what is said: the training table, the test table, further arguments
     'no such file': (None, None, []),
     'one character': (GOOD, None, ['--delimiter', ';;']),
     'not both': (GOOD, '-', []),
-    '/no/such/folder': (GOOD, None, ['--out', '/no/such/folder/out', '--no-score']),
+    'there is no folder /no/such/folder': (GOOD, None, ['--out', '/no/such/folder/out']),
 }
 
 @pytest.mark.parametrize('said', BAD)
@@ -90,6 +105,79 @@ def test_bad_arguments_are_one_line_and_status_2(args, capsys):
     with pytest.raises(SystemExit) as e: table.main(args)
     err = capsys.readouterr().err
     assert e.value.code == 2 and err.startswith('nt-predict: error') and err.count('\n') == 1, err
+
+PROGRAM = [sys.executable, '-m', 'neural_tangents_nb.table', 'train.csv', 'test.csv', '--target', 'y', '--no-score']
+def process(folder, **options): return subprocess.Popen(PROGRAM, cwd=folder, stderr=subprocess.PIPE, env=os.environ | dict(PYTHONPATH=str(ROOT)), **options)
+
+def test_a_closed_pipe_is_141_and_silent(files, tmp_path):
+    at, to = os.pipe(); os.close(at) # nobody reads
+    done = process(tmp_path, stdout=to); os.close(to)
+    err = done.communicate(timeout=200)[1].decode()
+    assert done.returncode == 141 and 'Error' not in err and 'Traceback' not in err, err
+
+def test_an_interrupt_is_130_and_leaves_nothing(files, tmp_path):
+    (tmp_path/'train.csv').unlink(); os.mkfifo(tmp_path/'train.csv') # opening it waits for ever
+    code = 'import os, signal, threading, sys; from neural_tangents_nb import table; threading.Timer(1., os.kill, (os.getpid(), signal.SIGINT)).start(); table.main(sys.argv[1:])'
+    done = subprocess.run([sys.executable, '-c', code, *PROGRAM[3:], '--out', 'out.csv'], cwd=tmp_path, capture_output=True, text=True, timeout=100, env=os.environ | dict(PYTHONPATH=str(ROOT)))
+    assert done.returncode == 130 and 'Traceback' not in done.stderr and not list(tmp_path.glob('out*')), done.stderr
+
+def test_an_old_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
+    out = tmp_path/'out.csv'
+    out.write_text('old'); out.chmod(0o640); (tmp_path/'link').symlink_to(out)
+    table.write(dict(a=[1, 2]), tmp_path/'link')
+    assert out.read_text() == 'a\n1\n2\n' and out.stat().st_mode & 0o777 == 0o640 and (tmp_path/'link').is_symlink()
+    def full(*args): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(table.os, 'replace', full)
+    with pytest.raises(OSError): table.write(dict(a=[3]), out)
+    assert out.read_text() == 'a\n1\n2\n' and sorted(p.name for p in tmp_path.iterdir()) == ['link', 'out.csv']
+    table.write(dict(a=[3]), '/dev/null') # a device is no file to replace
+    assert not Path('/dev/null').is_file()
+
+def test_standard_output_is_appended_to(tmp_path):
+    "By either name, and whatever it is: a file of the shell is not replaced"
+    for name in '-', '/dev/stdout':
+        with open(tmp_path/'all', 'w') as f:
+            f.write('before\n'); f.flush()
+            subprocess.run([sys.executable, '-c', f'from neural_tangents_nb import table; table.write(dict(a=[1]), {name!r})'], stdout=f, check=True, env=os.environ | dict(PYTHONPATH=str(ROOT)))
+            f.seek(0, 2); f.write('after\n')
+        assert (tmp_path/'all').read_text() == 'before\na\n1\nafter\n'
+
+@pytest.mark.parametrize('text', ['a,b,y\n1,2,3\n', '\ufeffa,b,y\r\n1,2,3\r\n', 'a;b;y\n1;2;3\n', 'a\tb\ty\n1\t2\t3\n', '"a", "b","y"\n 1,2, "3"\n\n', '\n\na,b,y\r1,2,3\r', '"a"; "b";y\n1;2;3'])
+def test_ways_of_writing_a_table(text, tmp_path):
+    (tmp_path/'t').write_bytes(text.encode())
+    assert table.read(tmp_path/'t').columns == dict(a=['1'], b=['2'], y=['3'])
+
+def test_quoted_cells_keep_delimiters_and_lines(tmp_path):
+    (tmp_path/'t').write_text('"a;b;c",y\n"x, ""z""\nw",1\n,2\n')
+    t = table.read(tmp_path/'t')
+    assert t.columns == {'a;b;c': ['x, "z"\nw', ''], 'y': ['1', '2']} and t.lines == [3, 4]
+
+def test_names_of_rows_go_along_and_known_answers_are_scored(files, tmp_path, capsys):
+    train = write(tmp_path/'named.csv', dict(a=A[:40], colour=B[:40], y=Y[:40], who=[f'n{i}' for i in range(40)]), ';')
+    test = write(tmp_path/'test.csv', dict(a=A[40:], y=[*Y[40:59], ''], colour=B[40:], who=[f'm{i}' for i in range(20)]))
+    table.main([train, test, '--target', 'y', '--id', 'who', '--no-score', '--out', str(tmp_path/'out.csv')])
+    rows = list(csv.DictReader(open(tmp_path/'out.csv')))
+    assert list(rows[0]) == ['who', 'y', 'y_std'] and [r['who'] for r in rows] == [f'm{i}' for i in range(20)]
+    got = np.array([float(r['y']) for r in rows[:19]])
+    r2 = 1 - ((got - Y[40:59])**2).sum()/((Y[40:59] - Y[40:59].mean())**2).sum()
+    assert f'R2 on 19 rows of {test}: {r2:.3f}' in capsys.readouterr().err
+
+def test_many_rows_go_to_conjugate_gradients(files, tmp_path, capsys, monkeypatch):
+    table.main([*files, '--target', 'y', '--no-score', '--out', str(tmp_path/'a')]); assert 'conjugate gradients' not in capsys.readouterr().err
+    monkeypatch.setattr(table, 'LARGE', 39)
+    table.main([*files, '--target', 'y', '--no-score', '--out', str(tmp_path/'b')]); assert 'conjugate gradients' in capsys.readouterr().err
+    a, b = (np.genfromtxt(tmp_path/n, delimiter=',', skip_header=1) for n in 'ab')
+    np.testing.assert_allclose(a, b, atol=1e-3) # residual 1e-6, condition number about 1e2
+
+def test_a_class_of_one_row_is_not_cross_validated_and_said(files, tmp_path, capsys):
+    train = write(tmp_path/'train.csv', dict(a=A[:9], c=['u']*4 + ['v']*4 + ['w']))
+    table.main([train, files[1], '--target', 'c', '--out', str(tmp_path/'out.csv')])
+    assert 'not cross-validated' in capsys.readouterr().err and len((tmp_path/'out.csv').read_text().splitlines()) == 21
+
+def test_version(capsys):
+    from neural_tangents_nb import __version__
+    with pytest.raises(SystemExit) as e: table.main(['--version'])
+    assert e.value.code == 0 and capsys.readouterr().out == f'nt-predict {__version__}\n'
 
 def test_help_has_an_example(capsys):
     with pytest.raises(SystemExit) as e: table.main(['--help'])

@@ -49,3 +49,9 @@ def test_single_precision_is_no_warning():
     with jax.enable_x64(False):
         x = jnp.linspace(-1, 1, 20, dtype=jnp.float32).reshape(5, 4)
         batch(stax.serial(stax.Dense(1), stax.Relu()).kernel_fn, 2)(x, None, 'ntk')
+
+@pytest.mark.parametrize('wrong, said', [
+    (lambda: batch(None), 'got NoneType'), (lambda: batch(NET, 2), 'as its attribute `kernel_fn`'), (lambda: tiles.Tiled(NET.kernel_fn, 'x'), '`x1` must be an array'),
+    (lambda: batch(NET.kernel_fn, 2)(np.ones((3, 2)), 'x'), '`x2` must be an array')])
+def test_what_is_no_kernel_function_and_no_array_is_named(wrong, said):
+    with pytest.raises(TypeError, match=said): wrong()

@@ -27,6 +27,12 @@ nt.predict.accuracy(ones, np.zeros(1, int)).astype(float)
 nt.predict.accuracy(ones, 'labels')  # wrong
 nt.monte_carlo_kernel_fn(net.init_fn, net.apply_fn, nt.predict.centred_labels, 3)  # wrong
 nt.no_such_function  # wrong
+nt.predict.log_marginal_likelihood(np.eye(1), ones, .1).mean()
+nt.predict.log_marginal_likelihood(np.eye(1), ones, .1).no_such_method()  # wrong
+nt.viz.spectrum(np.eye(2)).set_title('eigenvalues')
+nt.viz.spectrum(np.eye(2)).no_such_method()  # wrong
+nt.Tiled(net.kernel_fn, ones).shape[0] + 1
+nt.Tiled(net.kernel_fn, ones).no_such_field  # wrong
 '''
 
 def test_mypy(tmp_path):
@@ -39,6 +45,15 @@ def test_mypy(tmp_path):
     assert not own, '\n'.join(own)
     found = {int(line.split('user.py:')[1].split(':')[0]) for line in errors}
     assert found == {i for i, line in enumerate(USER.splitlines(), 1) if '# wrong' in line}, done.stdout
+
+def test_public_names_are_exported():
+    "Checkers of types take for public what is in `__all__`, and so does an import of all"
+    for module in nt, stax:
+        names = {n for n, v in vars(module).items() if n[0] != '_' and not isinstance(v, types.ModuleType) and (getattr(v, '__module__', None) or '').startswith('neural_tangents_nb')}
+        assert names <= set(module.__all__) and all(hasattr(module, n) for n in module.__all__), names ^ set(module.__all__)
+    names = {}
+    exec('from neural_tangents_nb.stax import *', names)
+    assert names['serial'] is stax.serial and names['Dense'] is stax.Dense
 
 def test_marked_as_typed(): assert (ROOT/'neural_tangents_nb'/'py.typed').is_file()
 

@@ -48,6 +48,16 @@ def test_known_phases():
     chaos, order = chi(stax.Erf(), np.array([3., 1.]), .1)
     assert chaos > 1 > order
 
+def test_criticality_compiles_once():
+    "Other scales, and another slope, run the program that is there"
+    act = stax.LeakyRelu
+    first = viz.criticality(act(.1), 1.3, .1)
+    before = viz._compiled._cache_size()
+    for slope, w in (.1, 1.5), (.2, 1.3):
+        chi, q = viz.criticality(act(slope), w, .1)
+        np.testing.assert_allclose(chi, w**2*(1 + slope**2)/2, rtol=1e-6) # of positively homogeneous ones, whatever the variance is
+    assert viz._compiled._cache_size() == before and (first[1] > 0).all()
+
 def test_edges_join_what_is_joined():
     net = stax.serial(stax.FanOut(2), stax.parallel(stax.Dense(1), stax.serial(stax.Dense(2), stax.Relu())), stax.FanInSum())
     nodes, edges, size = viz.arranged(net)
@@ -83,6 +93,12 @@ def test_pictures_cost_nothing_until_drawn():
 
 @pytest.mark.parametrize('wrong, error, said', [
     (lambda: viz.kernel_matrix(K[:3]), ValueError, 'square'), (lambda: viz.kernel_matrix(K, [1, 2]), ValueError, 'labels'), (lambda: viz.spectrum(K*np.nan), ValueError, 'NaN'),
+    (lambda: viz.kernel_matrix(None), TypeError, 'NoneType'), (lambda: viz.spectrum('k'), TypeError, '`k`'), (lambda: viz.spectrum(K*1j), TypeError, 'real numbers'), (lambda: viz.spectrum(np.ones((0, 0))), ValueError, 'empty'),
+    (lambda: viz.spectrum(K, np.array(plt.figure().subplots(1, 2))), TypeError, '`ax` must be one axes'), (lambda: viz.participation_ratio(K), ValueError, '`l`'), (lambda: viz.participation_ratio([]), ValueError, '`l`'),
+    (lambda: viz.correlations(NET, np.array([2., 0.])), ValueError, 'from -1 to 1'), (lambda: viz.correlation_map(NET, depth=0), ValueError, '`depth`'), (lambda: viz.phases(stax.Relu(), W_std=3.), ValueError, '`W_std`'),
+    (lambda: viz.criticality(stax.Dense(1), 1., 1.), TypeError, 'nonlinearity'), (lambda: viz.posterior(X, None), TypeError, 'NoneType'), (lambda: viz.posterior(X, X), TypeError, 'ndarray'),
+    (lambda: viz.calibration(np.ones((2, 2)), [0, 9]), ValueError, r'in 0..1, got \[0 9\]'), (lambda: viz.calibration(np.ones((0, 2)), np.ones(0, int)), ValueError, 'empty'), (lambda: viz.calibration(np.ones((2, 2)), [0, 1], 0), ValueError, '`bins`'),
+    (lambda: viz.coverage(X, 0., X), ValueError, '`std`'), (lambda: viz.coverage(X*np.nan, 1., X), ValueError, 'NaN'),
     (lambda: viz.posterior(X[:3], BAND), ValueError, 'prediction'), (lambda: viz.phases(stax.Dense(1)), TypeError, 'nonlinearity'), (lambda: viz.calibration(X, X), ValueError, 'classes')])
 def test_what_cannot_be_drawn_is_said(wrong, error, said):
     with pytest.raises(error, match=said): wrong()
