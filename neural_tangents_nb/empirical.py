@@ -63,6 +63,8 @@ def taylor_expand(f, # `f(params, *args, **kwargs)`, any pytrees
 def _axes(name, axes, ndim):
     "`axes` as a tuple of distinct non-negative integers"
     axes = (axes,) if isinstance(axes, int) else tuple(axes)
+    if any(not isinstance(a, (int, np.integer)) for a in axes):
+        raise TypeError(f'`{name}` must hold the numbers of output axes, got {axes}.')
     if any(not -ndim <= a < ndim for a in axes):
         raise ValueError(f'`{name}`={axes} names an axis that an output of {ndim} dimensions does '
                          f'not have.')
@@ -377,6 +379,8 @@ def ntk_fn_from(
     vmap_axes=None, # Batch axes `(inputs, outputs, kwargs)` along which `f` is independent
 ):
     "`ntk_fn(x1, x2, params, **kwargs)`, the NTK of `f` computed by `method`"
+    if not callable(f):
+        raise TypeError(f'`f` must be a function `f(params, x)`, got {type(f).__name__}.')
     axes = canonical_vmap_axes(vmap_axes)
     def ntk_fn(x1, x2, params, **kwargs):
         check_params(params)
@@ -589,6 +593,7 @@ def empirical_ntk_eigenpairs(
 def flatten_kernel(k: 'Float[jax.Array|np.ndarray, "*pairs"]', # With `trace_axes=()`, interleaved
 ) -> 'Float[jax.Array|np.ndarray, "rows columns"]':
     "The matrix `(A0 A1 ..., B0 B1 ...)` that acts on flattened outputs"
+    if not getattr(k, 'ndim', 1): raise TypeError(f'`k` must be a kernel, got {k!r}.')
     if k.ndim % 2:
         raise ValueError(f'`k` has {k.ndim} axes {k.shape}; an interleaved kernel has pairs of '
                          f'axes (use trace_axes=(), diagonal_axes=()).')
