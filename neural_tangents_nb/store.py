@@ -254,11 +254,12 @@ class Job:
         return out
 
 @patch
-def make(self: Job, key):
+def make(self: Job, key, writer=None):
     "Compute and write the tile at `key`"
     tiles = self.compute(key)
-    try: self.disk.write(key, tiles, self.writer)
-    except OSError as e: raise self.explained(e) from e
+    with ThreadPoolExecutor(1) as own: # of which no thread is made unless it is used
+        try: self.disk.write(key, tiles, writer or own)
+        except OSError as e: raise self.explained(e) from e
 
 @patch
 def explained(self: Job, e):
@@ -299,22 +300,22 @@ def work(self: Job, wait=True, verify=True):
     except OSError as e: raise self.explained(e) from e
     first = int(claims.name, 16) % len(todo) # workers begin at different places
     todo = todo[first:] + todo[:first]
-    with claims, ThreadPoolExecutor(1) as self.writer:
+    with claims, ThreadPoolExecutor(1) as writer:
         while True:
             tiles = watched(todo, 'tiles', self.progress)
-            todo = [k for k in tiles if not self.visit(claims, k)]
+            todo = [k for k in tiles if not self.visit(claims, k, writer)]
             if not todo or not wait: return
             time.sleep(min(1., self.timeout/5))
 
 @patch
-def visit(self: Job, claims, key):
+def visit(self: Job, claims, key, writer):
     "Compute the tile at `key` unless another worker has it; is it there now?"
     if self.disk.done(key): return True
     try:
         if not claims.take(key): return False
     except OSError as e: raise self.explained(e) from e
     try:
-        if not self.disk.done(key): self.make(key)
+        if not self.disk.done(key): self.make(key, writer)
     finally: claims.release(key)
     return True
 
