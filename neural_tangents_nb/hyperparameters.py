@@ -180,7 +180,7 @@ def fit_hyperparameters(
     step = lambda free, state: _step(free, state, moves, tree, inputs, targets, objective, get,
                                      optimizer)
     starts = [moved(start, k, spread) if r else start
-              for r, k in enumerate(jax.random.split(as_key(key), restarts))]
+              for r, k in enumerate(jax.random.split(as_key(key, 'key'), restarts))]
     runs = [_climb(free, step, optimizer.init(free), steps) for free in starts]
     history, best = _best(runs, steps, progress)
     if best[1] is None: raise ValueError(

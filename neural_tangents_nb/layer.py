@@ -126,13 +126,13 @@ class Layer:
     def __getitem__(self, i): return (self.init_fn, self.apply_fn, self.kernel_fn)[i]
 
 # %% ../nbs/02_layer.ipynb #a3d82f58
-def as_key(rng):
+def as_key(rng, name='rng'):
     "A PRNG key, or a seed as one"
     if isinstance(rng, int): return random.key(rng)
     known = hasattr(rng, 'dtype') and (
         jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) or rng.dtype == jnp.uint32)
     if not known: raise TypeError(
-        f'`rng` must be a JAX PRNG key such as jax.random.key(0), got {type(rng).__name__}')
+        f'`{name}` must be a JAX PRNG key such as jax.random.key(0), got {type(rng).__name__}')
     return rng
 
 def as_shape(s, name='input_shape'):
@@ -370,6 +370,8 @@ def check_weights(layer):
         v = getattr(layer, name, 1.)
         if isinstance(v, str) or v is None and name == 'W_std': raise TypeError(
             f'`{name}` must be a number, got {v!r}')
+        if isinstance(v, (int, float)) and not math.isfinite(v): raise ValueError(
+            f'`{name}` must be finite, got {v!r}')
 
 class Affine(Layer):
     "A layer with weights; defines `fan_in(s)` and `spread_out(k)`"
