@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['LARGEST', 'SHARE', 'PROGRAMS', 'cuts', 'rows_of', 'n_rows', 'Assembly', 'owner_of', 'is_state', 'blocks_of', 'Tiling',
            'watched', 'out_of_memory', 'halving', 'edge_tiles', 'whole_state', 'Waves', 'split', 'united', 'wave_tiles',
-           'wave_take', 'everywhere', 'padded_rows', 'gathered', 'free_memory', 'count_tiles', 'compiled_once',
-           'check_batching', 'devices_of', 'check_inputs', 'program_of', 'tiling', 'batch', 'check_concrete',
-           'KernelMatrix', 'times', 'Whole', 'Tiled']
+           'wave_take', 'everywhere', 'padded_rows', 'gathered', 'settle', 'free_memory', 'count_tiles',
+           'compiled_once', 'check_batching', 'devices_of', 'check_inputs', 'program_of', 'tiling', 'batch',
+           'check_concrete', 'KernelMatrix', 'times', 'Whole', 'Tiled']
 
 # %% ../nbs/14_tiles.ipynb #051ab097
 from collections import deque
@@ -352,24 +352,21 @@ def _write_rows(waves, out, v, tile, at):
     put = lambda o, t: lax.dynamic_update_slice(o, t, (l*waves.r1, j*waves.r2) + (0*l,)*(t.ndim-2))
     return jax.tree.map(put, out, tile)
 
-def _mirror_rows(h, waves, paired):
-    "On each device: its rows `h`, with the tiles that it lacks, transposed, from others"
-    (rows, *_), d = h.shape, waves.mesh.size
-    columns = jnp.moveaxis(h.reshape(rows, d, rows, *h.shape[2:]), 1, 0)
-    theirs = lax.all_to_all(columns, 'rows', 0, 0)
-    theirs = jnp.moveaxis(jax.vmap(lambda a: mirrored(a, paired))(theirs), 0, 1)
-    first = lax.axis_index('rows')*waves.t1
-    own = lax.dynamic_slice_in_dim(jnp.asarray(waves.computed()), first, waves.t1)
-    own = own.reshape(waves.t1, 1, waves.t2, 1, *(1,)*(h.ndim-2))
-    tiles = lambda a: a.reshape(waves.t1, waves.r1, waves.t2, waves.r2, *h.shape[2:])
-    return jnp.where(own, tiles(h), tiles(theirs)).reshape(h.shape)
+@ft.lru_cache(maxsize=64)
+def _write_both(shift, paired):
+    "A `take` that also writes the mirror images of the tiles of devices `shift` places before"
+    def take(waves, out, v, tile, at):
+        l, w, i, _ = at
+        to = [(p, (p + shift) % waves.mesh.size) for p in range(waves.mesh.size)]
+        theirs = jax.tree.map(lambda t: lax.ppermute(mirrored(t, paired), 'rows', to), tile)
+        there = (l + w) % waves.t1, None, None, (i - shift*waves.t1) % waves.t2
+        return _write_rows(waves, _write_rows(waves, out, v, tile, at), v, theirs, there)
+    return take
 
 @ft.lru_cache(maxsize=64)
-def _finish(waves, n1, n2, paired, spec):
-    mirror = _on_rows(waves, lambda h: _mirror_rows(h, waves, paired), P('rows'))
-    whole = lambda h: (mirror(h) if waves.half else h)[:n1, :n2]
+def _finish(waves, n1, n2, spec):
     at = NamedSharding(waves.mesh, spec)
-    return jax.jit(lambda hs: jax.tree.map(whole, hs), out_shardings=at)
+    return jax.jit(lambda hs: jax.tree.map(lambda h: h[:n1, :n2], hs), out_shardings=at)
 
 def gathered(tree):
     "Arrays that devices share, in the host's memory, of every process"
@@ -387,14 +384,24 @@ def with_edges(self: Tiling, blocks, mesh):
     rows, cols = edge_tiles(tiles, same)
     return whole_state(blocks, self, rows, cols, put)
 
+def settle(tree):
+    "Wait for `tree` where devices share the threads of one processor"
+    # There a device that waits in an exchange would hold what another needs to compute.
+    if any(d.platform == 'cpu' for d in jax.local_devices()): jax.block_until_ready(tree)
+
 @patch
-def rows_by_waves(self: Tiling, waves, like):
-    "All tiles that `waves` computes, in arrays with leaves `like` those of one, sharded by rows"
+def rows_by_waves(self: Tiling, waves, like, paired):
+    "All tiles of `waves`, in arrays with leaves `like` those of one, sharded by rows"
     zeros = lambda: jax.tree.map(lambda t: jnp.zeros(waves.padded + t.shape[2:], t.dtype), like)
     out = jax.jit(zeros, out_shardings=NamedSharding(waves.mesh, P('rows')))()
     def write(tiles, l, w):
         nonlocal out
-        out = wave_take(_write_rows, waves)(out, None, tiles, l, w)
+        # On the diagonal, and half way around where there is a middle, both sides are computed.
+        lacks = waves.half and 0 < 2*w != waves.t2
+        take = _write_both(int(l + w)//waves.t1, paired) if lacks else _write_rows
+        if lacks: settle((out, tiles))
+        out = wave_take(take, waves)(out, None, tiles, l, w)
+        if lacks: settle(out)
     self.over_waves(waves, write)
     return jax.block_until_ready(out) # now it is known whether all fitted into memory
 
@@ -408,7 +415,8 @@ def run_sharded(self: Tiling):
     half, paired = self.mirror(first)
     waves = dc.replace(self.waves(), half=False) if not half and self.x2 is None else self.waves()
     spec = P('rows') if n1 % waves.mesh.size == 0 else P()
-    out = _finish(waves, n1, n2, paired, spec)(self.rows_by_waves(waves, like))
+    out = self.rows_by_waves(waves, like, paired)
+    if waves.padded != (n1, n2) or not spec: out = _finish(waves, n1, n2, spec)(out)
     if not self.on_device: out = gathered(out)
     return self.with_edges(out, waves.mesh) if is_state(first) else out
 
