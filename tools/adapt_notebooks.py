@@ -3,7 +3,7 @@
 Front matter becomes a title, `show_doc` output becomes text with an anchor, links into the published site become relative ones,
 links to the source code lead to listings on the site itself, and `_quarto.yml`'s sidebar becomes the navigation.
 """
-import inspect, json, os, re
+import base64, inspect, json, os, re
 from collections import Counter
 from enum import Enum
 from html import escape
@@ -22,6 +22,7 @@ NOISE = [(r'\A---\s*', ''), (r'^\[source\].*\n+', ''), (r' at 0x[0-9a-f]+>', '>'
 SIGNATURE = re.compile(r'(?<=```python\n).*?(?=\n```)', re.S)
 LETTERS = {r'\pi': 'π', r'\infty': '∞', r'\gamma': 'γ', r'\ge': '≥', r'\le': '≤', r'\dots': '…'}
 LINE = 92       # characters of code that a column of the site holds
+WIDE = 1450     # pixels of a figure beyond which its text is not read at the width of a phone: there it scrolls
 FENCE = re.compile(r'(^```.*?^```|^\$\$.*?\$\$)', re.M | re.S)
 
 def read(path): return json.loads(path.read_text(encoding='utf-8'))
@@ -150,6 +151,11 @@ def shown(output, links):
     if output['output_type'] == 'error': raise SystemExit(f"{links.page} has an error in its outputs: {output['ename']}: {output['evalue']}")
     return dict(output, data=output['data'] | {'text/markdown': links(text)}) if text else output
 
+def is_wide(output):
+    "Is `output` of a cell a figure too wide for a phone? The header of a PNG has its width"
+    png = ''.join(output.get('data', {}).get('image/png', ''))[:64]
+    return bool(png) and int.from_bytes(base64.b64decode(png)[16:20]) > WIDE
+
 def code_cells(cell, links):
     "A code cell of nbdev's output as cells of a page"
     opts, source = options(''.join(cell['source']))
@@ -159,7 +165,9 @@ def code_cells(cell, links):
         return [markdown(links(t)) for t in texts if t]
     tags = [tag for on, tag in [(opts.get('echo') == 'false', 'remove-input'), (opts.get('output') == 'false', 'remove-output'),
                                 ('code-fold' in opts, 'hide-input')] if on]
-    metadata = dict(tags=tags) | (dict(mystnb=dict(image=dict(alt=opts['fig-alt']))) if 'fig-alt' in opts else {})
+    image = dict(alt=opts['fig-alt']) if 'fig-alt' in opts else {}
+    if any(map(is_wide, cell['outputs'])): image['classes'] = 'wide'
+    metadata = dict(tags=tags) | (dict(mystnb=dict(image=image)) if image else {})
     return [dict(cell, source=source, metadata=metadata, outputs=[shown(o, links) for o in cell['outputs']])] if source.strip() else []
 
 def plain_cells(cell, links):
