@@ -129,7 +129,7 @@ STICK_OUT = """() => {
     return [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !held(e.parentElement))
         .map(e => `${e.tagName}.${e.className}: ${e.textContent.slice(0, 40)}`).slice(0, 5)}"""
 
-CUT_OFF = """() => [...document.querySelectorAll('main mjx-container:not([display="true"]), .prev-next-title')]
+CUT_OFF = """() => [...document.querySelectorAll('article mjx-container:not([display="true"]), .prev-next-title')]
     .filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('pre, table')).map(e => e.parentElement.textContent.slice(0, 40))"""
 
 def typeset(page):
