@@ -118,7 +118,7 @@ class Layer:
     def kernel(self, k):
         raise NotImplementedError(f'{self!r} has no infinite limit: define `kernel`')
     def need(self, want):
-        "Pairs needed of the input for pairs `want`ed of the output"
+        "Pairs needed of the input, if those in `want` are needed of the output"
         return keep(want)
     def mask(self, m, s): "The mask of the output for mask `m` of an input of shape `s`"; return m
     def __iter__(self): return iter((self.init_fn, self.apply_fn, self.kernel_fn))

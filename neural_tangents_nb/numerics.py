@@ -183,5 +183,5 @@ def half_gap(
     k12: jax.Array, # covariances
     k22: jax.Array, # variances of the right inputs
 ) -> jax.Array:
-    "$\\frac12\\mathbb{E}[(u-v)^2] = \\frac12(k_{11}-k_{12}) + \\frac12(k_{22}-k_{12})$"
+    "$\\frac12\\mathbb{E}[(u-v)^2]$ $= \\frac12(k_{11}-k_{12}) + \\frac12(k_{22}-k_{12})$"
     return (k11 - k12)/2 + (k22 - k12)/2

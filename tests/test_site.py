@@ -1,6 +1,7 @@
 "The built site: links lead somewhere, and in a browser every page loads, typesets its mathematics and can be searched, offline"
 import functools, json, os, re, shutil, subprocess, sys, tempfile, threading
 from contextlib import contextmanager
+from enum import Enum
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 import pytest
@@ -49,6 +50,19 @@ def test_unlisted_pages_are_refused():
 def test_text_that_myst_would_drop_is_kept():
     links = adapt_notebooks.Links('page', {}, dict(doc_host='', doc_baseurl='', git_url='', branch='', lib_path='', nbs_path=''))
     assert links('about 95\n% of them\n\n```\n% a comment of LaTeX\n```\n') == 'about 95\n\\% of them\n\n```\n% a comment of LaTeX\n```\n'
+
+def test_signatures_say_what_there_is():
+    "Short ones are one line, classes show their arguments or else their bases and members, comments have no LaTeX"
+    class Colour(Enum): RED, BLUE = 1, 2
+    class Failure(Exception): pass
+    class Point:
+        def __init__(self, x=0, y=0): pass
+    shown = lambda text, symbol: adapt_notebooks.signature(text, symbol, __name__)
+    assert shown('def Failure(\n    *args, **kwargs\n):', Failure) == 'class Failure(Exception):'
+    assert shown('def Colour(\n    *args, **kwds\n):', Colour) == 'class Colour(Enum):\n    RED, BLUE'
+    assert shown('def Point(\n    x:int=0, y:int=0\n)->None:', Point) == 'class Point(x:int=0, y:int=0):'
+    assert shown('def f(\n    x, # $n\\ge0$\n):', len) == 'def f(\n    x, # n≥0\n):'
+    with pytest.raises(SystemExit, match='no letter'): shown('def f(\n    x, # $\\nothing$\n):', len)
 
 def test_stored_errors_are_refused():
     cell = dict(cell_type='code', source='1/0', outputs=[dict(output_type='error', ename='ZeroDivisionError', evalue='by zero')])
@@ -115,6 +129,9 @@ STICK_OUT = """() => {
     return [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !held(e.parentElement))
         .map(e => `${e.tagName}.${e.className}: ${e.textContent.slice(0, 40)}`).slice(0, 5)}"""
 
+CUT_OFF = """() => [...document.querySelectorAll('article mjx-container:not([display="true"]), .prev-next-title')]
+    .filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('pre, table')).map(e => e.parentElement.textContent.slice(0, 40))"""
+
 def typeset(page):
     "Wait until formulas are drawn, if the page has any; those that could not be: errors, unknown commands (in red), and those not even tried"
     if not page.locator('.math.notranslate').count(): return []
@@ -126,10 +143,10 @@ def typeset(page):
     return [f'formula: {t}' for t in bad + left]
 
 def too_wide(page, size):
-    "By how many pixels the page is wider than a screen of this size, and the elements that stick out of it"
+    "By how many pixels the page is wider than a screen of this size, and the elements that stick out of it; what is cut off and cannot be scrolled to"
     page.set_viewport_size(SIZES[size])
     over = page.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth')
-    return [f'{over} pixels wider than a {size}: {page.evaluate(STICK_OUT)}']*bool(over)
+    return [f'{over} pixels wider than a {size}: {page.evaluate(STICK_OUT)}']*bool(over) + [f'cut off on a {size}: {t}' for t in page.evaluate(CUT_OFF)]
 
 def problems(page, url, complaints):
     "What is wrong with the page at `url`: nothing, if it is as it should be"
@@ -161,7 +178,8 @@ FAULTS = {
     'directive': ('<p>::: {.callout-note}</p>', 'raw: :::'),
     'dollars': ('<p>where $x$ is</p>', 'raw: where'),
     'width': ('<p style="width: 1300px">wide</p>', 'wider than a desktop'),
-    'width on a phone': ('<p style="width: 500px">wide</p>', 'wider than a phone')}
+    'width on a phone': ('<p style="width: 500px">wide</p>', 'wider than a phone'),
+    'cut off': ('<div style="overflow: hidden"><p class="prev-next-title" style="width: 500px">wide</p></div>', 'cut off on a phone')}
 
 @pytest.mark.parametrize('fault', FAULTS)
 def test_faults_are_found(browser, fault):

@@ -3,8 +3,9 @@
 Front matter becomes a title, `show_doc` output becomes text with an anchor, links into the published site become relative ones,
 links to the source code lead to listings on the site itself, and `_quarto.yml`'s sidebar becomes the navigation.
 """
-import inspect, json, os, re
+import base64, inspect, json, os, re
 from collections import Counter
+from enum import Enum
 from html import escape
 from importlib import import_module
 from itertools import groupby
@@ -15,7 +16,13 @@ CALLOUT = re.compile(r'^(:{3,})\s*\{\.callout-(\w+)(?:[^}]*?title="([^"]*)")?[^}
 LINK = re.compile(r'(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)(\{[^}]*\})?')
 COMMENT = re.compile(r'^( *)(%|\+\+\+)', re.M)       # a line that starts so is text in Markdown, and a comment or a break in MyST
 NOISE = [(r'\A---\s*', ''), (r'^\[source\].*\n+', ''), (r' at 0x[0-9a-f]+>', '>'), (r':NoneType=None', '=None'), (r'\b(jax\.)?jaxlib\._jax\.Array', 'jax.Array'),
-         (r'\n\*(Call self as a function|Initialize self\.[^\n]*signature)\.\*', '')]
+         (r'\n\*(Call self as a function|Initialize self\.[^\n]*signature)\.\*', ''),
+         (r':_MISSING_TYPE=<[^>]*>', '=MISSING'), (r':function=', '='), (r'<function (\w+)>', r'\1'), (r'<(\w+\.[A-Z_]+): [^>]*>', r'\1'),
+         (r'\bjax\._src\.lax\.', ''), (r'\bneural_tangents_nb\.(\w+\.)+(?=[A-Z])', ''), (r'=\{[^{}\n]{60,}\}(?=,? #)', '={...}')]
+SIGNATURE = re.compile(r'(?<=```python\n).*?(?=\n```)', re.S)
+LETTERS = {r'\pi': 'π', r'\infty': '∞', r'\gamma': 'γ', r'\ge': '≥', r'\le': '≤', r'\dots': '…'}
+LINE = 92       # characters of code that a column of the site holds
+WIDE = 1450     # pixels of a figure beyond which its text is not read at the width of a phone: there it scrolls
 FENCE = re.compile(r'(^```.*?^```|^\$\$.*?\$\$)', re.M | re.S)
 
 def read(path): return json.loads(path.read_text(encoding='utf-8'))
@@ -82,6 +89,31 @@ def definition(symbol, lib):
     try: return module, inspect.getsourcelines(symbol)[1]
     except (OSError, TypeError): return '', 0
 
+def in_letters(comment):
+    "A comment whose formulas are written without LaTeX, as code is shown as it stands"
+    def letter(m):
+        if m[0] in LETTERS: return LETTERS[m[0]]
+        raise SystemExit(f'tools/adapt_notebooks.py has no letter for {m[0]}, which a comment beside an argument has: {comment}')
+    plain = lambda m: re.sub(r'\^\{(.*?)\}', r'^(\1)', re.sub(r'\\[a-z]+', letter, m[1]))
+    return re.sub(r'\$(.+?)\$', plain, comment)
+
+def class_line(cls):
+    "The first line of a class whose arguments say nothing, as they are those of a base class, and the members of an enumeration"
+    bases = ', '.join(b.__name__ for b in cls.__bases__ if b is not object)
+    members = ', '.join(cls.__members__) if issubclass(cls, Enum) else ''
+    return f'class {cls.__name__}' + f'({bases})'*bool(bases) + ':' + f'\n    {members}'*bool(members)
+
+def signature(text, symbol, lib):
+    "nbdev's signature `text` of `symbol`: a class is called one, short ones are one line, comments are without LaTeX"
+    if inspect.isclass(symbol):
+        if fields := getattr(symbol, '_fields', None): text = text.replace('\n    *args, **kwargs\n', f"\n    {', '.join(fields)}\n", 1)
+        text = re.sub(r'\)->None:$', '):', re.sub('^def ', 'class ', text))
+        foreign = not (getattr(symbol.__init__, '__module__', None) or lib).startswith((lib, '__main__'))
+        if foreign or re.search(r'\(\s*\*args, \*\*kw\w+\s*\)', text) or text.endswith('():') and not issubclass(symbol, tuple): return class_line(symbol)
+    if '#' in text: return re.sub(r'#.*', lambda m: in_letters(m[0]), text)
+    line = re.sub(r'\s*\n\s*', ' ', text).replace('( ', '(').replace(' )', ')')
+    return line if len(line) <= LINE else text
+
 def documentation(call, names, links):
     """Line number and Markdown of `call`, a call of `show_doc`, repeated with the exported object.
 
@@ -91,9 +123,9 @@ def documentation(call, names, links):
     renderer = eval(call, names)
     renderer.dm.maxline = 80
     text = renderer._repr_markdown_()
-    if fields := getattr(renderer.sym, '_fields', None): text = text.replace('\n    *args, **kwargs\n', f"\n    {', '.join(fields)}\n", 1)
-    if inspect.isclass(renderer.sym): text = text.replace('\ndef ', '\nclass ', 1).replace('\n)->None:', '\n):', 1)
     for noise, plain in NOISE: text = re.sub(noise, plain, text, flags=re.M if noise[0] == '^' else 0)
+    text = SIGNATURE.sub(lambda m: signature(m[0], renderer.sym, links.lib), text, 1)
+    text = re.sub(r'^#+ .*', lambda m: m[0].replace('_', r'\_'), text, count=1, flags=re.M)      # or __mul__ would be bold
     module, line = definition(renderer.sym, links.lib)
     source = f' <a class="source" href="{links.relative(f"source/{module}.html#L-{line}")}">source</a>' if module else ''
     anchor = f'<a id="{escape(renderer.nm.lower())}"></a>'
@@ -119,6 +151,11 @@ def shown(output, links):
     if output['output_type'] == 'error': raise SystemExit(f"{links.page} has an error in its outputs: {output['ename']}: {output['evalue']}")
     return dict(output, data=output['data'] | {'text/markdown': links(text)}) if text else output
 
+def is_wide(output):
+    "Is `output` of a cell a figure too wide for a phone? The header of a PNG has its width"
+    png = ''.join(output.get('data', {}).get('image/png', ''))[:64]
+    return bool(png) and int.from_bytes(base64.b64decode(png)[16:20]) > WIDE
+
 def code_cells(cell, links):
     "A code cell of nbdev's output as cells of a page"
     opts, source = options(''.join(cell['source']))
@@ -128,7 +165,9 @@ def code_cells(cell, links):
         return [markdown(links(t)) for t in texts if t]
     tags = [tag for on, tag in [(opts.get('echo') == 'false', 'remove-input'), (opts.get('output') == 'false', 'remove-output'),
                                 ('code-fold' in opts, 'hide-input')] if on]
-    metadata = dict(tags=tags) | (dict(mystnb=dict(image=dict(alt=opts['fig-alt']))) if 'fig-alt' in opts else {})
+    image = dict(alt=opts['fig-alt']) if 'fig-alt' in opts else {}
+    if any(map(is_wide, cell['outputs'])): image['classes'] = 'wide'
+    metadata = dict(tags=tags) | (dict(mystnb=dict(image=image)) if image else {})
     return [dict(cell, source=source, metadata=metadata, outputs=[shown(o, links) for o in cell['outputs']])] if source.strip() else []
 
 def plain_cells(cell, links):
