@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['AttentionMechanism', 'PositionalEmbedding', 'choice', 'attend', 'visible_keys', 'position_covariance', 'tokens',
-           'Attention', 'GlobalSelfAttention', 'over_positions']
+           'Attention', 'GlobalSelfAttention', 'averaged']
 
 # %% ../nbs/08_attention.ipynb #9ddd92ab
-import dataclasses as dc, enum, math
+import dataclasses as dc, enum, functools as ft, math
 import jax, numpy as np
 from jax import lax, numpy as jnp, random
 from fastcore.basics import patch
@@ -213,18 +213,26 @@ def own_attention(self: GlobalSelfAttention, k):
     return first, first if k.cov2 is None else one(k.cov2, k.mask2)
 
 # %% ../nbs/08_attention.ipynb #e7e04d53
-def over_positions(A):
-    "The map of activations `(n, *positions, m)` by matrices `A`, `(n, S, S)`, over all positions"
-    def f(y):
-        flat = y.reshape(len(y), A.shape[1], -1)
-        return jnp.einsum('nst,ntm->nsm', A, flat, precision=lax.Precision.HIGHEST).reshape(y.shape)
-    return f
+def averaged(a, nb, A, B):
+    "A block `a` with `nb` batch axes, `A K B^T` for matrices `(n, S, S)` over all positions"
+    rows, cols = (tuple(range(i, a.ndim, 2)) for i in (nb, nb + 1))
+    apart = (*range(nb), *rows, *cols)
+    k = a.transpose(apart)
+    flat = k.reshape(*a.shape[:nb], A.shape[1], -1)
+    # One small product for each pair of examples: a larger one for each example transposes blocks.
+    every = lambda M, i: jnp.broadcast_to(jnp.expand_dims(M, i), flat.shape) if nb == 2 else M
+    dot = ft.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+    y = dot(dot(every(A, 1), flat), every(B, 0).swapaxes(-1, -2))
+    return y.reshape(k.shape).transpose(np.argsort(apart))
 
 @patch
 def linear_kernel(self: GlobalSelfAttention, k):
     "The covariance of values that are averaged by fixed weights"
     z = self.embed(k)
-    return (z if self.val_pos_emb else k).congruence(*map(over_positions, self.own_attention(z))), 2
+    A, B = self.own_attention(z)
+    own = lambda k, A: lambda a: averaged(a, k.covs(), A, A)
+    blocks = lambda k: k.sides(lambda a: averaged(a, 2, A, B), own(k, A), own(k, B))
+    return (z if self.val_pos_emb else k).by_group(blocks), 2
 
 @patch
 def kernel(self: GlobalSelfAttention, k):

@@ -19,11 +19,10 @@ SLOW = frozenset(
     'div sqrt rsqrt cbrt exp exp2 expm1 log log1p tanh logistic sin cos tan asin acos atan atan2 '
     'sinh cosh pow erf erfc erf_inv lgamma digamma rem'.split())
 FREE = frozenset(
-    'broadcast_in_dim reshape squeeze slice convert_element_type bitcast_convert_type iota copy '
-    'stop_gradient split'.split())
+    'broadcast_in_dim reshape squeeze slice pad convert_element_type bitcast_convert_type iota '
+    'copy stop_gradient split'.split())
 MOVES = frozenset(
-    'transpose pad concatenate gather scatter scatter-add dynamic_slice rev sort '
-    'optimization_barrier'.split())
+    'transpose concatenate gather scatter scatter-add dynamic_slice rev sort'.split())
 
 @dc.dataclass(frozen=True)
 class Work:
@@ -31,7 +30,7 @@ class Work:
     cheap: float = 0. # Operations of about one cycle: sums, products, comparisons, choices
     slow: float = 0. # Divisions, roots, exponentials, ...
     flops: float = 0. # Sums and products in matrix products
-    bytes: float = 0. # Read and written by copies and between compiled loops
+    bytes: float = 0. # Read and written by copies, written at the end of compiled loops
     def __add__(self, other):
         return Work(*(a + b for a, b in zip(dc.astuple(self), dc.astuple(other))))
     def __rmul__(self, c): return Work(*(c*a for a in dc.astuple(self)))
@@ -51,6 +50,7 @@ def _primitive(eqn):
     name, out, made = eqn.primitive.name, eqn.outvars, sum(map(_size, eqn.outvars))
     if name == 'dot_general': return _dot(eqn)
     if name in FREE: return Work()
+    if name == 'optimization_barrier': return Work(bytes=_bytes(out)) # a compiled loop ends here
     if name == 'dynamic_update_slice': return Work(bytes=2*_bytes(eqn.invars[1:2]))
     if name in MOVES: return Work(bytes=2*_bytes(out))
     if name.startswith(('reduce', 'arg', 'cum')): return Work(cheap=sum(map(_size, eqn.invars)))
@@ -84,8 +84,8 @@ def tally(jaxpr, live=None) -> Work:
         if not any(flags): continue
         used |= {v for v in eqn.invars if not isinstance(v, Literal)}
         inner = [n*tally(j, _read(eqn, flags)) for j, n in _inner(eqn)]
-        apart = eqn.params.get('name') == 'inside' # a loop of its own, which reads and writes
-        if apart: total += Work(bytes=_bytes([*eqn.invars, *eqn.outvars]))
+        apart = eqn.params.get('name') == 'inside' # compiled loops of its own
+        if apart: total += Work(bytes=_bytes(eqn.outvars))
         if not inner: total += _primitive(eqn)
         elif eqn.primitive.name == 'cond': total += max(inner, key=Work.operations)
         else: total += sum(inner, Work())
