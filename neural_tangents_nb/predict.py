@@ -568,7 +568,8 @@ def gradient_descent_mse_ensemble(
     **kernel_fn_train_train_kwargs, # For `kernel_fn` on train inputs
 ) -> Callable:
     """Ensembles of trained networks:
-    `predict_fn(t, x_test, get, compute_cov, **kernel_fn_test_test_kwargs)`"""
+    `predict_fn(t, x_test, get, compute_cov, **kernel_fn_test_test_kwargs)`,
+    means as arrays, with `compute_cov` a `Gaussian` (or `Marginals`) each"""
     train = Train(y_train, None, diag_reg, diag_reg_absolute_scale, trace_axes, solver)
     lay = train.lay
     tiled = solver not in ('auto', 'cholesky') or (solver == 'auto' and lay.shape[0] > LARGE)
