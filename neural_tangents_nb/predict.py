@@ -122,25 +122,41 @@ def kernel_matrix(lay, k, name):
     return k
 
 # %% ../nbs/16_predict.ipynb #1bc59537
-def _covariance(solver, s, th_dt, k_dt, k_dd, k_tt, diag):
-    r"$K_{tt} + AK_{dd}A^\top - AK_{dt} - K_{td}A^\top$ with $A^\top=\varphi_s(\Theta)\Theta_{dt}$"
-    if k_dd is None: # $\Theta=K$
-        c = solver.form(None if s is None else 2*s, k_dt, diag)
-        return k_tt - (c if diag else (c + c.T)/2) # symmetric to the last digit
-    a = solver.flow(s, th_dt)
-    c = k_dd@a/2 - k_dt
+def _halved(k, block=128):
+    r"Rows of $S$ up to their last entry, $S+S^\top=K$: blocks below the diagonal, and half of it"
+    block = max(block, -(-len(k)//8))
+    rows = lambda i: jnp.concatenate([k[i:i+block, :i], k[i:i+block, i:i+block]/2], 1)
+    return [rows(i) for i in range(0, len(k), block)]
+
+def _spread(a, k_dt, half_dd, k_tt, diag):
+    r"$K_{tt} + AK_{dd}A^\top - AK_{dt} - K_{td}A^\top$ of $A^\top$ and the halved $K_{dd}$"
+    c = jnp.concatenate([s@a[:s.shape[1]] for s in half_dd]) - k_dt
     if diag: return k_tt + 2*(a*c).sum(0)
     half = a.T@c
     return k_tt + half + half.T
+
+def _less(k_tt, c, diag): return k_tt - (c if diag else (c + c.T)/2) # symmetric to the last digit
+
+def _for_ever(solver, r, th_td, k_td, k_dd, k_tt, diag):
+    "`moments` without end: one solve serves mean and covariance"
+    if k_dd is None: # $\Theta=K$, and $K_{td}K^{-1}K_{dt}=\|L^{-1}K_{dt}\|^2$
+        h, w = jnp.split(solver.root(jnp.concatenate([th_td.T, r], 1)), [len(th_td)], 1)
+        return h.T@w, _less(k_tt, (h*h).sum(0) if diag else h.T@h, diag)
+    a = solver.solve(th_td.T)
+    return a.T@r, _spread(a, k_td.T, _halved(k_dd), k_tt, diag)
 
 @partial(jax.jit, static_argnames='diag')
 @precise
 def moments(solver, s, r, th_td, k_td=None, k_dd=None, k_tt=None, diag=False):
     r"Mean $\Theta_{td}\varphi_s(\Theta_{dd})r$, with `k_tt` covariance or variances, at times `s`"
+    if s is None and k_tt is not None: return _for_ever(solver, r, th_td, k_td, k_dd, k_tt, diag)
     mean = th_td@solver.flow(s, r)
     if k_tt is None: return mean, None
-    cov = lambda s: _covariance(solver, s, th_td.T, k_td.T, k_dd, k_tt, diag)
-    if s is None or not s.ndim: return mean, cov(s)
+    half = None if k_dd is None else _halved(k_dd)
+    def cov(s):
+        if half is None: return _less(k_tt, solver.form(2*s, k_td.T, diag), diag)
+        return _spread(solver.flow(s, th_td.T), k_td.T, half, k_tt, diag)
+    if not s.ndim: return mean, cov(s)
     c = jax.lax.map(cov, s.ravel())
     return mean, c.reshape(*s.shape, *c.shape[1:])
 
@@ -198,16 +214,22 @@ class Train:
         make = lambda: kernel_matrix(self.lay, k, 'k_train_train')
         plain = self.by in ('auto', 'cholesky')
         return keep(self.cache, name, make if plain else lambda: Whole(make()), k)
+    def noise(self, name):
+        "What regularizes the kernel `name`"
+        k, reg = self.k(name), self.reg
+        return keep(self.cache, ('noise', name), lambda: noise(k, reg, self.absolute), k, reg)
     def regular(self, name):
         "The flattened kernel `name`, regularized"
-        k, reg = self.k(name), self.reg
-        make = lambda: regularize(k, noise(k, reg, self.absolute))
-        return keep(self.cache, ('regular', name), make, k, reg)
+        k, r = self.k(name), self.noise(name)
+        return keep(self.cache, ('regular', name), lambda: regularize(k, r), k, r)
     def solver(self, name, t=None):
         "`Cholesky` of the regularized kernel for `t=None`, else `Eigh`"
         if isinstance(k := self.k(name), KernelMatrix): return self.iterative(name, k, t)
-        S, k = Cholesky if t is None else Eigh, self.regular(name)
-        return keep(self.cache, (S, name), lambda: S.of(k), k)
+        if t is not None:
+            k = self.regular(name)
+            return keep(self.cache, (Eigh, name), lambda: Eigh.of(k), k)
+        r = self.noise(name)
+        return keep(self.cache, (Cholesky, name), lambda: Cholesky.of(k, r), k, r)
     def lazy(self, k):
         if self.by == 'cholesky': raise ValueError(
             "solver='cholesky', or this function, needs the kernel in memory: "
@@ -546,7 +568,8 @@ def gradient_descent_mse_ensemble(
     **kernel_fn_train_train_kwargs, # For `kernel_fn` on train inputs
 ) -> Callable:
     """Ensembles of trained networks:
-    `predict_fn(t, x_test, get, compute_cov, **kernel_fn_test_test_kwargs)`"""
+    `predict_fn(t, x_test, get, compute_cov, **kernel_fn_test_test_kwargs)`,
+    means as arrays, with `compute_cov` a `Gaussian` (or `Marginals`) each"""
     train = Train(y_train, None, diag_reg, diag_reg_absolute_scale, trace_axes, solver)
     lay = train.lay
     tiled = solver not in ('auto', 'cholesky') or (solver == 'auto' and lay.shape[0] > LARGE)
@@ -809,7 +832,7 @@ def leave_one_out(
     "The prediction of each train observation from all others, as `Marginals`"
     train = _gram(k_train_train, y_train, diag_reg, diag_reg_absolute_scale, trace_axes)
     lay, solver = train.lay, train.solver('nngp')
-    inverse = solver.solve(jnp.eye(len(solver.k), dtype=solver.k.dtype))
+    inverse = solver.solve(jnp.eye(len(train.y), dtype=solver.l.dtype))
     i = jnp.arange(lay.shape[0])
     blocks = jnp.linalg.inv(inverse.reshape(len(i), lay.d, len(i), lay.d)[i, :, i])
     mean = train.y - (blocks@(inverse@train.y).reshape(len(i), lay.d, -1)).reshape(train.y.shape)

@@ -164,6 +164,55 @@ def test_noise_per_point(problem):
     close(predict.gp_inference(k, problem.y, jnp.full(9, .1))('nngp', k), predict.gp_inference(k, problem.y, .1)('nngp', k))
 
 
+@pytest.mark.parametrize('t', [None, 2., [[0., 1.], [3., 30.]], np.inf])
+def test_times_and_train_points(problem, t):
+    "Any shape of times, on test and on train points, is the times one by one"
+    f = ensemble(problem, diag_reg=1e-3)
+    for xt in (problem.xt, None):
+        out = f(t, xt, compute_cov=True)
+        for i in np.ndindex(np.shape(t or 0.)):
+            one = f(None if t is None else np.asarray(t)[i], xt, compute_cov=True)
+            for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(one)): close(a[i], b, rtol=1e-10)
+
+
+@pytest.mark.parametrize('t', [None, 5., np.geomspace(.1, 1e3, 5)])
+def test_more_points_than_a_block(t):
+    "Symmetric products are halved by blocks: the formula in full, by eigenvalues, at a size that has several"
+    r = np.random.RandomState(0)
+    a, b = r.randn(390, 500), r.randn(390, 450)
+    ntk, nngp = a@a.T/500, b@b.T/450
+    k = lambda x1, x2, get: jax.tree.map(jnp.asarray, {'nngp': nngp, 'ntk': ntk}[get][np.ix_(x1[:, 0], (x1 if x2 is None else x2)[:, 0])] if isinstance(get, str)
+                                         else tuple(k(x1, x2, g) for g in get))
+    i, y = np.arange(390)[:, None], jnp.asarray(r.randn(350, 2))
+    f = predict.gradient_descent_mse_ensemble(k, i[:350], y, diag_reg=1e-2)
+    l, v = np.linalg.eigh(ntk[:350, :350] + 1e-2*np.diag(ntk)[:350].mean()*np.eye(350))
+    for cov in (True, 'diag'):
+        out = f(t, i[350:], 'ntk', cov)
+        for j in np.ndindex(np.shape(0. if t is None else t)):
+            decay = 0. if t is None else np.exp(-l*np.asarray(t)[j]/y.size)
+            A = ntk[350:, :350]@(v*((1 - decay)/l))@v.T
+            full = np.block([-A, np.eye(40)])@nngp@np.block([-A, np.eye(40)]).T
+            close(out.mean[j], A@y, rtol=1e-9)
+            close(out[1][j], full if cov is True else np.diag(full), rtol=1e-9)
+
+
+def test_kernels_of_any_origin(problem):
+    "Batched and empirical ones, and Monte Carlo estimates, are predicted with as the arrays they compute"
+    from neural_tangents_nb import batch, empirical_kernel_fn, monte_carlo_kernel_fn
+    p, (init_fn, apply_fn, kernel_fn) = problem, CASES.network(NT)
+    params = init_fn(random.PRNGKey(0), p.x.shape)[1]
+    empirical = empirical_kernel_fn(apply_fn)
+    origins = dict(batched=(batch(kernel_fn, 3), {}), empirical=(empirical, dict(params=params)),
+                   sampled=(monte_carlo_kernel_fn(init_fn, apply_fn, random.PRNGKey(1), 4), {}))
+    get = 'nngp', 'ntk'
+    for k, kwargs in origins.values():
+        x, xt = (p.x[:6], p.xt[:3]) if k is origins['batched'][0] else (p.x, p.xt)
+        f = predict.gradient_descent_mse_ensemble(k, x, p.y[:len(x)], diag_reg=1e-3, **kwargs)
+        a, b, c = k(x, None, get, **kwargs), k(xt, x, get, **kwargs), k(xt, None, 'nngp', **kwargs)
+        close(f(None, xt, get, True), predict.gp_inference(a, p.y[:len(x)], 1e-3)(get, b, c), rtol=1e-9)
+        close(f(1e9, xt, get, True), f(None, xt, get, True), rtol=1e-6)
+
+
 # ---------------------------------------------------------------- transformations
 def test_jit_grad_vmap(problem):
     p, f = problem, ensemble(problem, diag_reg=1e-3)
