@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Gaussian', 'Marginals', 'by_solves', 'gp_inference', 'gradient_descent_mse', 'gradient_descent_mse_ensemble',
            'ODEState', 'gradient_descent', 'max_learning_rate', 'sample', 'log_marginal_likelihood', 'leave_one_out',
-           'centred_labels', 'class_probabilities', 'accuracy', 'nll', 'calibration_error', 'loss_moments', 'Spectrum',
-           'learning_curve']
+           'check_labels', 'centred_labels', 'class_probabilities', 'accuracy', 'nll', 'calibration_error',
+           'loss_moments', 'Spectrum', 'learning_curve']
 
 # %% ../nbs/16_predict.ipynb #666760d4
 from functools import partial, wraps
@@ -85,7 +85,10 @@ def _asymmetry(k): # not finite if an entry is not
 
 def floats(name, a):
     "`a` as an array of floats that is not empty; other input raises, naming `name`"
-    with at_once(a): a = jnp.asarray(a)
+    try:
+        with at_once(a): a = jnp.asarray(a)
+    except (TypeError, ValueError) as e: raise TypeError(
+        f'{name} must be an array of real floats, got {type(a).__name__}: {e}') from e
     if not jnp.issubdtype(a.dtype, jnp.floating):
         raise TypeError(f'{name} must be real floats, got {a.dtype}: '
                         'use .astype(float), or `centred_labels` for classes')
@@ -188,7 +191,9 @@ def once(cache, key, make):
     return cache[key]
 
 def _noise_level(diag_reg, lay):
-    if isinstance(diag_reg, str): return diag_reg
+    if isinstance(diag_reg, str):
+        if diag_reg == 'auto': return diag_reg
+        raise ValueError(f"diag_reg must be numbers or 'auto', got {diag_reg!r}")
     r = np.asarray(diag_reg) if concrete(diag_reg) else diag_reg
     if r.ndim and r.shape != lay.shape[:1]:
         raise ValueError(f'diag_reg must be a number, {lay.shape[0]} numbers (one per train point) '
@@ -381,7 +386,7 @@ def _variances(lay, k, need, arg):
 def gp_inference(
     k_train_train: 'Float[jax.Array|np.ndarray, "n n *d"]|KernelMatrix|Kernel|tuple', # Train kernel
     y_train: 'Float[jax.Array|np.ndarray, "n *outputs"]', # Targets
-    diag_reg=0., # Noise on the diagonal: a number, one per train point, or 'auto'
+    diag_reg: Any = 0., # Noise on the diagonal: a number, one per train point, or 'auto'
     diag_reg_absolute_scale: bool = False, # Is it in units of the kernel? Else of its mean diagonal
     trace_axes=(-1,), # Output axes along which the kernel is the identity
     solver='auto', # 'auto' (by the type of the kernel), 'cholesky', 'cg' or a function `(k, noise)`
@@ -439,7 +444,7 @@ def gradient_descent_mse(
     k_train_train: 'Float[jax.Array|np.ndarray, "n n *d"]|KernelMatrix|Kernel|tuple', # Train kernel
     y_train: 'Float[jax.Array|np.ndarray, "n *outputs"]', # Targets
     learning_rate=1., # Step size
-    diag_reg=0., # Noise on the diagonal: a number, one per train point, or 'auto'
+    diag_reg: Any = 0., # Noise on the diagonal: a number, one per train point, or 'auto'
     diag_reg_absolute_scale: bool = False, # Is it in units of the kernel? Else of its mean diagonal
     trace_axes=(-1,), # Output axes along which the kernel is the identity
 ) -> Callable:
@@ -561,7 +566,7 @@ def gradient_descent_mse_ensemble(
     x_train, # Train inputs
     y_train: 'Float[jax.Array|np.ndarray, "n *outputs"]', # Targets
     learning_rate=1., # Step size
-    diag_reg=0., # Noise on the diagonal: a number, one per train point, or 'auto'
+    diag_reg: Any = 0., # Noise on the diagonal: a number, one per train point, or 'auto'
     diag_reg_absolute_scale: bool = False, # Is it in units of the kernel? Else of its mean diagonal
     trace_axes=(-1,), # Output axes along which the kernel is the identity
     solver='auto', # 'cg': never form the kernel (`t=None` only); 'auto': so above 20,000 points
@@ -793,6 +798,8 @@ def sample(
     if not isinstance(gaussian, Gaussian):
         raise TypeError(
             f'samples need a Gaussian with its full covariance, got {type(gaussian).__name__}')
+    if not isinstance(n, (int, np.integer)) or n < 1: raise ValueError(
+        f'`n` must be a positive number of samples, got {n!r}')
     lay, lead = _split_shape(gaussian, traced)
     times = gaussian.mean.shape[:lead]
     c = gaussian.covariance.reshape(-1, *gaussian.covariance.shape[lead:])
@@ -811,7 +818,7 @@ def _gram(k, y, diag_reg, absolute, trace_axes, solver='cholesky'):
 def log_marginal_likelihood(
     k_train_train: 'Float[jax.Array|np.ndarray, "n n *d"]|KernelMatrix|Kernel|tuple', # Train kernel
     y_train: 'Float[jax.Array|np.ndarray, "n *outputs"]', # Targets
-    diag_reg=0., # Noise on the diagonal: a number, one per train point, or 'auto'
+    diag_reg: Any = 0., # Noise on the diagonal: a number, one per train point, or 'auto'
     diag_reg_absolute_scale: bool = False, # Is it in units of the kernel? Else of its mean diagonal
     trace_axes=(-1,), # Output axes along which the kernel is the identity
 ) -> 'Float[jax.Array, ""]':
@@ -825,7 +832,7 @@ def log_marginal_likelihood(
 def leave_one_out(
     k_train_train: 'Float[jax.Array|np.ndarray, "n n *d"]|KernelMatrix|Kernel|tuple', # Train kernel
     y_train: 'Float[jax.Array|np.ndarray, "n *outputs"]', # Targets
-    diag_reg=0., # Noise on the diagonal: a number, one per train point, or 'auto'
+    diag_reg: Any = 0., # Noise on the diagonal: a number, one per train point, or 'auto'
     diag_reg_absolute_scale: bool = False, # Is it in units of the kernel? Else of its mean diagonal
     trace_axes=(-1,), # Output axes along which the kernel is the identity
 ) -> Marginals:
@@ -840,6 +847,11 @@ def leave_one_out(
     return Marginals(lay.unflat(mean), variance)
 
 # %% ../nbs/16_predict.ipynb #7a279ccb
+def check_labels(labels, classes):
+    "Raise if one of `labels`, where they are known, is none of the `classes`"
+    if concrete(labels) and not (0 <= labels.min() and labels.max() < classes):
+        raise ValueError(f'labels must be in 0..{classes-1}, got {labels.min()}..{labels.max()}')
+
 def centred_labels(
     labels: 'Int[jax.Array|np.ndarray, "n"]', # Classes from zero
     classes: int|None = None, # Number of classes; the largest label + 1 if None
@@ -850,9 +862,9 @@ def centred_labels(
     if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(
             f'labels must be one-dimensional integers, got {labels.dtype} of shape {labels.shape}')
+    if not len(labels): raise ValueError('labels are empty')
     classes = int(labels.max()) + 1 if classes is None else classes
-    if concrete(labels) and not (0 <= labels.min() and labels.max() < classes):
-        raise ValueError(f'labels must be in 0..{classes-1}, got {labels.min()}..{labels.max()}')
+    check_labels(labels, classes)
     dtype = jnp.result_type(float) if dtype is None else dtype
     return jax.nn.one_hot(labels, classes, dtype=dtype) - 1/classes
 
@@ -888,6 +900,7 @@ def _scored(p, labels):
     if p.ndim != 2 or labels.shape != p.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError('`p` must be probabilities (m, classes) and `labels` m integers, '
                          f'got {p.shape} and {labels.dtype}{labels.shape}')
+    check_labels(labels, p.shape[1])
     return p, labels
 
 def accuracy(
@@ -904,6 +917,8 @@ def nll(
 ) -> 'Float[jax.Array, ""]':
     "Mean negative log probability of the labels"
     p, labels = _scored(p, labels)
+    if concrete(p) and not (p >= 0).all(): raise ValueError(
+        f'`p` must be probabilities, got {float(p.min()):.3g}: `class_probabilities` makes them')
     true = jnp.take_along_axis(p, labels[:, None], 1)
     return -jnp.log(jnp.maximum(true, jnp.finfo(p.dtype).tiny)).mean()
 

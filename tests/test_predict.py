@@ -311,3 +311,15 @@ def test_solver_interface():
     k = jnp.asarray(K4)
     for solver in (solvers.Cholesky.of(k), solvers.Eigh.of(k)):
         close(solver.solve(jnp.asarray(Y4)), jnp.linalg.solve(k, Y4)); close(solver.logdet(), jnp.linalg.slogdet(k)[1])
+
+
+def test_scores_name_what_is_wrong():
+    p = jnp.array([[.2, .8], [.5, .5]])
+    for labels in ([0, 2], [-1, 0]):
+        with pytest.raises(ValueError, match='labels'): predict.nll(p, jnp.array(labels))
+    with pytest.raises(ValueError, match='probabilities'): predict.nll(p - .3, jnp.array([0, 1]))
+    with pytest.raises(ValueError, match='empty'): predict.centred_labels(jnp.array([], int))
+    gaussian = predict.Gaussian(jnp.zeros(2), jnp.eye(2))
+    with pytest.raises(ValueError, match='`n`'): predict.sample(jax.random.key(0), gaussian, -1, traced=0)
+    for y, reg, error in [('y', 0., TypeError), (None, 0., TypeError), (jnp.ones((2, 1)), 'a', ValueError)]:
+        with pytest.raises(error, match='y_train|diag_reg'): predict.gp_inference(jnp.eye(2), y, reg)
