@@ -423,21 +423,24 @@ def _bars(ax, p, classes, truth):
     "Horizontal bars of probabilities, the true class in orange"
     ax.barh(np.arange(len(p)), p, color=['C1' if c == truth else 'C0' for c in range(len(p))])
     ax.set(xlim=(0, 1), xticks=[0, 1], ylim=(len(p)-.5, -.5), yticks=[])
-    if len(p) <= 12: ax.set_yticks(np.arange(len(p)), classes, fontsize=7)
+    if len(p) <= 12: ax.set_yticks(np.arange(len(p)), classes, fontsize=9)
 
 def least_certain(task, mean, var, number=10):
     "Test examples of which the prediction is least certain: images over bars of probabilities"
     p, known = np.asarray(probabilities(mean, var)), task.y_test is not None
     at = np.argsort(p.max(1), kind='stable')[:number]
-    fig, axes = figure(2, len(at), 1.3*len(at), 3)
-    for (top, bottom), i in zip(axes.T, at):
+    lines, across = -(-len(at)//5), min(5, len(at))
+    fig, axes = figure(2*lines, across, max(1.6*across, 4.), 3.6*lines)
+    pairs = axes.reshape(lines, 2, across).swapaxes(1, 2).reshape(-1, 2)
+    for ax in pairs[len(at):].flat: ax.remove()
+    for (top, bottom), i in zip(pairs, at):
         top.axis('off')
         if task.x_test.ndim == 4: top.imshow(task.x_test[i].mean(-1), cmap='gray_r')
         top.set_title(f'test {i}' + (f', is {task.classes[task.y_test[i]]}' if known else ''),
-                      fontsize=8)
+                      fontsize=10)
         _bars(bottom, p[i], task.classes, task.y_test[i] if known else None)
     fig.suptitle('The least certain test examples and their probabilities' +
-                 ' (orange: the true class)'*known, fontsize=10)
+                 '\n(orange: the true class)'*known, fontsize=11)
     return fig
 
 # %% ../nbs/30_demo.ipynb #d6bbfb5e

@@ -6,7 +6,7 @@
 __all__ = ['ARRAYS', 'as_input', 'check_pair', 'MaskedArray', 'find_mask', 'to_masked', 'unmask_fn', 'Layer', 'as_key',
            'as_shape', 'check_axes', 'check_need', 'Layout', 'pick', 'wanted', 'numeric', 'is_pair', 'parameterization',
            'check_weights', 'Affine', 'channels_masked', 'Dense', 'Container', 'Serial', 'looped', 'Triple', 'as_layer',
-           'serial', 'pieces', 'Text']
+           'serial', 'pieces', 'brief_shape', 'Text']
 
 # %% ../nbs/02_layer.ipynb #ea6e79ac
 import dataclasses as dc, functools as ft, inspect, math
@@ -644,14 +644,21 @@ def rows(self: Serial, s, want, indent=''):
         s = l.shape(s)
     return out
 
+def brief_shape(s) -> str:
+    "Shape `s`, equal ones of several branches counted"
+    branches = len(s) > 1 and isinstance(s[0], (tuple, list)) and all(b == s[0] for b in s)
+    return f'{len(s)} x {s[0]}' if branches else str(s)
+
 @patch
 def summary(self: Layer, x_shape):
     "A table of layers, output shapes, parameters, and the position pairs that the kernel keeps"
     rows = [('layer', 'output shape', 'parameters', 'positions kept')]
     for name, s, n, kept in self.rows(as_shape(x_shape), Need()):
-        rows.append((name if len(name) < 60 else name[:57] + '...', s, f'{n:,}', kept))
-    w = [max(len(str(r[i])) for r in rows) for i in range(3)]
-    line = lambda r: f'{r[0]:<{w[0]}}  {str(r[1]):<{w[1]}}  {r[2]:>{w[2]}}  {r[3]}'.rstrip()
+        rows.append((name, brief_shape(s), f'{n:,}', kept))
+    w = [max(len(r[i]) for r in rows) for i in range(4)]
+    w[0] = min(w[0], max(32, 94 - sum(w[1:]))) # a page holds 100 columns
+    cut = lambda name: name if len(name) <= w[0] else name[:w[0]-3] + '...'
+    line = lambda r: f'{cut(r[0]):<{w[0]}}  {r[1]:<{w[1]}}  {r[2]:>{w[2]}}  {r[3]}'.rstrip()
     return Text('\n'.join([line(rows[0]), '-'*len(line(rows[0]))] + [line(r) for r in rows[1:]]))
 
 class Text(str):

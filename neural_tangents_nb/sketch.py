@@ -7,8 +7,10 @@ __all__ = ['nystrom_features', 'Features', 'needs', 'plain', 'affine', 'random_f
 
 # %% ../nbs/17_sketch.ipynb #bb204c45
 import dataclasses as dc, functools as ft, math
+from typing import TYPE_CHECKING, Callable
 import jax, numpy as np
 from jax import numpy as jnp, random
+from jax.typing import ArrayLike
 from fastcore.basics import patch
 from .core import canonical_get, is_tree, select, static, struct
 from .layer import Dense, Layer, Serial, as_input, numeric
@@ -18,14 +20,16 @@ from .spatial import AvgPool, Flatten, GlobalAvgPool, GlobalSumPool, SumPool
 from .conv import Conv
 from .norm import LayerNorm
 from .solvers import LowRank, precise
+if TYPE_CHECKING: from jaxtyping import Real
+else: from typing import Annotated as Real # who runs this needs no jaxtyping
 
 # %% ../nbs/17_sketch.ipynb #29635baa
 @precise
 def nystrom_features(
-    kernel_fn, # A kernel function `(x1, x2, get)` with results `(n1, n2)`
-    landmarks, # `(m, ...)` inputs, for instance some of the training set
+    kernel_fn: Callable, # A kernel function `(x1, x2, get)` with results `(n1, n2)`
+    landmarks: 'Real[ArrayLike, "m *input"]', # Inputs, for instance some of the training set
     get: str = 'ntk', # 'nngp' or 'ntk'
-):
+) -> Callable:
     "`features(x)`, of shape `(n, m)`, whose products approximate the kernel"
     l, v = jnp.linalg.eigh(kernel_fn(landmarks, None, get))
     floor = 10*len(l)*jnp.finfo(l.dtype).eps*l[-1]

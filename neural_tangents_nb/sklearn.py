@@ -240,7 +240,7 @@ def calibrated(left: LeftOut, ratio: float|None) -> Calibration:
 
 # %% ../nbs/20_estimators.ipynb #4d320fba
 # Noise that 'auto' chooses from, relative to the mean diagonal of the kernel:
-LEVELS = tuple(10.**np.arange(-5, 1.1, .5))
+LEVELS = tuple((10.**np.arange(-5, 1.1, .5)).tolist())
 
 def _positive(v): return isinstance(v, Real) and not isinstance(v, bool) and 0 < v < math.inf
 

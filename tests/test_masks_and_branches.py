@@ -113,3 +113,12 @@ def test_flattened_networks_keep_no_position_pairs(top, pairs):
     net = stax.serial(stax.FanOut(2), stax.parallel(branch(1.2), branch(.8)), stax.FanInSum(), stax.Conv(8, (3,)), stax.Relu(), top, stax.Dense(1))
     program = jax.make_jaxpr(lambda a, b: tuple(net.kernel_fn(a, b, ('nngp', 'ntk'))))(x1, x2)
     assert (largest(program.jaxpr) >= 2*3*14*14) == pairs and largest(program.jaxpr) >= 2*3*14
+
+
+def test_a_summary_of_branches_fits_a_page():
+    "Also where names are long; equal branches are counted, others listed"
+    conv = stax.Conv(512, (3, 3), (2, 2), 'SAME', 1.4142135623730951, .1)
+    net = stax.serial(stax.FanOut(2), stax.parallel(conv, stax.Conv(256, (3, 3), (2, 2), 'SAME')), stax.FanInConcat(-1))
+    lines = net.summary((64, 32, 32, 3)).split('\n')
+    assert max(map(len, lines)) <= 100 and '2 x (64, 32, 32, 3)' in lines[2]
+    assert '((64, 16, 16, 512), (64, 16, 16, 256))' in lines[3] and '...' in lines[4]

@@ -3,7 +3,7 @@ import inspect, subprocess, sys, types, typing
 from pathlib import Path
 import jax, jaxtyping, numpy as np, pytest
 import neural_tangents_nb as nt
-from neural_tangents_nb import empirical, hyperparameters, predict, sklearn as estimators, stax, viz
+from neural_tangents_nb import empirical, hyperparameters, predict, sketch, sklearn as estimators, stax, viz
 from neural_tangents_nb.kernel import Kernel
 from neural_tangents_nb.predict import Gaussian, Marginals
 from neural_tangents_nb.tiles import KernelMatrix
@@ -73,7 +73,7 @@ RIGHT = [ # Calls whose arguments and results have the shapes that the annotatio
     (predict.loss_moments, NORMAL, ONES((3, 2))), (predict.sample, jax.random.key(0), NORMAL, 4), (predict.gp_inference, EYE, ONES((3, 2))),
     (predict.learning_curve, EYE, ONES((3, 2))), (predict.leave_one_out, EYE, ONES((3, 2)), .1), (predict.max_learning_rate, EYE),
     (predict.gp_inference, ONES((3, 3, 2, 2)), ONES((3, 2)), 0., False, ()), (stax.Dense.kernel_fn, NET, ONES((3, 2)), ONES((4, 2)), 'nngp'),
-    (empirical.flatten_kernel, ONES((3, 4, 2, 5))), (empirical.unflatten_kernel, ONES((6, 20)), (3, 2), (4, 5))]
+    (empirical.flatten_kernel, ONES((3, 4, 2, 5))), (empirical.unflatten_kernel, ONES((6, 20)), (3, 2), (4, 5)), (sketch.nystrom_features, NET.kernel_fn, ONES((3, 2)))]
 
 def is_a(v, t):
     "`isinstance`, which does not look into unions of shaped arrays"
@@ -100,7 +100,7 @@ def test_shapes_are_what_annotations_say(f, args): assert fits(f, *args)
     (hyperparameters.leave_one_out, (jax.numpy.eye(3), jax.numpy.ones((4, 2)), .1)), (viz.correlation, (np.ones((2, 3)),)), (viz.correlation, (np.eye(3, dtype=int),)),
     (predict.gp_inference, (ONES((3, 2)), ONES((3, 2)))), (predict.log_marginal_likelihood, (EYE, ONES((4, 2)), .1)), (predict.accuracy, (ONES((3, 2)), WHICH[:2])),
     (predict.centred_labels, (ONES(3),)), (predict.nll, (ONES((3, 2)), ONES(3))), (predict.learning_curve, (EYE, ONES((2, 2)))),
-    (stax.Dense.kernel_fn, (NET, ONES((3, 2)), ONES((3, 3)), 'nngp')), (empirical.unflatten_kernel, (ONES(6), (3,), (2,)))])
+    (stax.Dense.kernel_fn, (NET, ONES((3, 2)), ONES((3, 3)), 'nngp')), (empirical.unflatten_kernel, (ONES(6), (3,), (2,))), (sketch.nystrom_features, (NET.kernel_fn, 1.))])
 def test_annotations_tell_wrong_shapes(f, args): assert not fits(f, *args)
 
 KS, ENSEMBLE = dict(nngp=EYE), estimators.Ensemble(dict(nngp=EYE), ONES((3, 1)), noise=.1)

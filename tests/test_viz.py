@@ -40,6 +40,17 @@ def test_bands_are_two_standard_deviations():
     band, = viz.posterior(X, BAND, samples=0).collections
     assert np.isclose(np.abs(band.get_paths()[0].vertices[:, 1]).max(), 1.)
 
+@pytest.mark.parametrize('times', [1, 2])
+def test_nothing_is_below_the_legend_of_a_posterior(times):
+    "Of one and of two on the same axes, with more labels than a line holds; the band is what reaches highest"
+    ax = None
+    for i in range(times): ax = viz.posterior(X, BAND, ax, data=([0.], [1.]), label=f'network {i}')
+    ax.figure.canvas.draw()
+    lowest = ax.get_legend().get_window_extent().y0
+    highest = max(ax.transData.transform(c.get_paths()[0].vertices)[:, 1].max() for c in ax.collections)
+    assert highest < lowest and ax.get_legend().get_window_extent().y1 <= ax.get_window_extent().y1
+    plt.close('all')
+
 def test_known_phases():
     "ReLU is critical at W_std**2 = 2 without bias; a linear map keeps correlations; erf in chaos tells all inputs apart"
     chi = lambda act, w, b: jax.jit(viz.criticality)(act, w, b)[0]
