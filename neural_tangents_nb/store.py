@@ -115,11 +115,11 @@ def now(self: Claims):
 @patch
 def stale(self: Claims, path):
     "Has the worker that holds the claim at `path` died?"
-    try: text, age = path.read_text(), self.now() - path.stat().st_mtime
+    try: text, age = path.read_text(errors='replace'), self.now() - path.stat().st_mtime
     except FileNotFoundError: return False
     pid, _, host = text.partition(' ')
     if host == _host() and pid.isdigit() and not _alive(int(pid)): return True
-    return age > self.timeout
+    return abs(age) > self.timeout # one from the future would never grow old
 
 @patch
 def take(self: Claims, key):
@@ -181,11 +181,15 @@ class Disk:
     "The arrays of a store and the files of their tiles"
     def __init__(self, path):
         self.path = Path(path)
-        writable = os.access(self.path, os.W_OK)
-        self.group = _zarr().open_group(self.path, mode='r+' if writable else 'r')
-        self.attrs = dict(self.group.attrs)
-        self.names, self.half, self.paired = (self.attrs[n] for n in ('get', 'half', 'paired'))
-        self.arrays = {n: self.group[n] for n in self.names}
+        zarr, mode = _zarr(), 'r+' if os.access(self.path, os.W_OK) else 'r'
+        try:
+            self.group = zarr.open_group(self.path, mode=mode)
+            self.attrs = dict(self.group.attrs)
+            self.names, self.half, self.paired = (self.attrs[n] for n in ('get', 'half', 'paired'))
+            self.arrays = {n: self.group[n] for n in self.names}
+        except (KeyError, ValueError, FileNotFoundError, FileExistsError, NotADirectoryError) as e:
+            raise ValueError(f'{path} exists and is no store of kernels, or its description is '
+                             f'damaged ({e!r}): give another path, or remove it') from e
         self.tile = self.arrays[self.names[0]].chunks[:2]
         self.grid = tuple(-(-n//r) for n, r in zip(self.arrays[self.names[0]].shape, self.tile))
     def keys(self):
@@ -194,7 +198,7 @@ class Disk:
     def file(self, name, key):
         a = self.arrays[name]
         return self.path/name/a.metadata.encode_chunk_key((*key, *(0,)*(a.ndim-2)))
-    def done(self, key): return all(self.file(n, key).exists() for n in self.names)
+    def done(self, key): return all(self.file(n, key).is_file() for n in self.names)
     def where(self, key): return tuple(slice(k*r, (k+1)*r) for k, r in zip(key, self.tile))
     def read(self, name, key): return self.arrays[name][self.where(key)]
     def write(self, key, tiles, writer):
@@ -217,7 +221,7 @@ def create(path, attrs, shapes, dtypes, tile):
         new.rename(path)
     except OSError as e:
         shutil.rmtree(new, ignore_errors=True)
-        if e.errno in (errno.ENOTEMPTY, errno.EEXIST): return
+        if e.errno in (errno.ENOTEMPTY, errno.EEXIST) and Path(path).exists(): return
         raise explained(e, path, 'create') from e
 
 def explained(e, path, verb, done=''):
@@ -346,7 +350,7 @@ class Stored(KernelMatrix):
 def rows(self: Stored, index):
     index, r, columns = np.asarray(index), self.disk.tile[0], range(self.disk.grid[1])
     out = np.empty((len(index), *self.shape[1:]), self.dtype)
-    for i in np.unique(index//r):
+    for i in np.unique(index//r).tolist():
         mine = np.flatnonzero(index//r == i)
         out[mine] = np.concatenate([self.tile(i, j)[index[mine] - i*r] for j in columns], 1)
     return jnp.asarray(out)
@@ -386,9 +390,11 @@ def open_store(
 
 FILES = .003 # Seconds that the files of a tile take: its claim, its name, its renaming
 
+def _absent(path): return not path.exists() or path.is_dir() and not any(path.iterdir())
+
 def _prepare(path, t, get, tile):
     "The `Disk` at `path`, created if there is none"
-    if not Path(path).exists():
+    if _absent(Path(path)):
         n1, n2 = t.sizes()
         one = jax.eval_shape(lambda: t.tile(0, 0, 1, 1))
         if is_state(one): raise TypeError(
@@ -423,6 +429,7 @@ def store(
     check_inputs(kwargs, x1=x1, x2=x2)
     if tile != 'auto' and not (isinstance(tile, (int, np.integer)) and tile > 0): raise ValueError(
         f"`tile` must be a positive integer or 'auto', got {tile!r}")
+    if not timeout > 0: raise ValueError(f'`timeout` must be a positive number, got {timeout!r}')
     get = canonical_get(get)
     host = lambda x: None if x is None else jax.tree.map(np.asarray, x)
     t = tiling(kernel_fn, host(x1), host(x2), (get,), kwargs, 0, (), False)

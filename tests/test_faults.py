@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np, pytest
 
 from neural_tangents_nb.tiles import Tiled, Tiling, batch
-from neural_tangents_nb.store import Claims, Job, store
+from neural_tangents_nb.store import Claims, Job, open_store, put, store
 
 X = np.random.RandomState(0).randn(24, 4)
 TILES = 10          # on and above the diagonal of 24 rows, 6 to a tile
+NOBODY = 2**22 + 1  # the number of no process: Linux has no larger one than 2**22
 processes = multiprocessing.get_context('forkserver')
 processes.set_forkserver_preload(['neural_tangents_nb'])
 
@@ -30,7 +31,7 @@ def worker(path, log, seconds, timeout=60.):
 
 
 def start(*args):
-    p = processes.Process(target=worker, args=args)
+    p = processes.Process(target=worker, args=args, daemon=True)                    # none outlives a test that failed
     p.start()
     return p
 
@@ -85,6 +86,14 @@ def test_a_worker_of_two_dies(tmp_path, whole):
     assert not list((path/'.claims').iterdir())
 
 
+def without_tile(path):
+    "A store that lacks one tile: the file of this, and that of a claim on it"
+    store(path, linear, X, tile=6)
+    tile = path/'ntk'/'c'/'0'/'1'
+    tile.unlink()
+    return tile, path/'.claims'/'0-1'
+
+
 def at_once(n, f):
     barrier, out = threading.Barrier(n), []
     def run(i): barrier.wait(); out.append(f(i))
@@ -105,7 +114,7 @@ def test_the_claim_of_a_dead_host(tmp_path, whole, monkeypatch):
     store(tmp_path/'k', linear, X, tile=6)
     tile, claim = tmp_path/'k'/'ntk'/'c'/'0'/'1', tmp_path/'k'/'.claims'/'0-1'
     tile.unlink()
-    claim.write_text('1 a host that is no more')
+    claim.write_text(f'{NOBODY} a host that is no more')                            # what no process is here may be one there
     clock = time.time
     monkeypatch.setattr(time, 'time', lambda: clock() + 1e6)                        # the clock of this host is wrong
     store(tmp_path/'k', linear, X, wait=False, timeout=3600)
@@ -113,6 +122,29 @@ def test_the_claim_of_a_dead_host(tmp_path, whole, monkeypatch):
     os.utime(claim, (clock() - 4000,)*2)
     np.testing.assert_array_equal(np.asarray(store(tmp_path/'k', linear, X, timeout=3600)), whole)
     assert not claim.exists() and tile.exists()
+
+
+@pytest.mark.parametrize('left', [b'', b'\xff\xfe\x00', f'{NOBODY} a host that is no more'.encode()], ids=['empty', 'garbled', 'whole'])
+@pytest.mark.parametrize('age', [4000, -4000], ids=['old', 'from_the_future'])
+def test_whatever_the_dead_left_is_taken_over(tmp_path, whole, left, age):
+    "Killed before its name was in the claim; a disk that garbled it; a host whose clock was wrong: none of them blocks a tile for ever"
+    tile, claim = without_tile(tmp_path/'k')
+    claim.write_bytes(left)
+    store(tmp_path/'k', linear, X, wait=False, timeout=3600)
+    assert claim.exists() and not tile.exists()                                     # as young as it is, it may be of the living
+    os.utime(claim, (time.time() + -age,)*2)
+    np.testing.assert_array_equal(np.asarray(store(tmp_path/'k', linear, X, timeout=3600, wait=False)), whole)
+    assert tile.exists() and not claim.exists()
+
+
+def test_a_claim_taken_from_the_living_is_given_back(tmp_path, monkeypatch):
+    "Between the look at an old claim and the attempt to take it over, a faster worker has replaced it"
+    with Claims(tmp_path, 60) as one, Claims(tmp_path, 60) as two:
+        assert one.take((0, 0))
+        text, stale = (tmp_path/'0-0').read_text(), Claims.stale
+        monkeypatch.setattr(Claims, 'stale', lambda self, path: path.name == '0-0' or stale(self, path))
+        assert not two.take((0, 0))
+        assert [p.name for p in tmp_path.iterdir()] == ['0-0'] and (tmp_path/'0-0').read_text() == text
 
 
 def test_a_living_worker_keeps_its_claim(tmp_path):
@@ -158,6 +190,36 @@ def test_full_disk(tmp_path, whole, monkeypatch, code):
     keys = computed(monkeypatch)
     np.testing.assert_array_equal(np.asarray(store(tmp_path/'k', linear, X)), whole)
     assert len(keys) == TILES-4
+
+
+def test_a_disk_full_before_the_claim_is_written(tmp_path, monkeypatch):
+    "An empty claim takes no space, its text does: none is left behind"
+    without_tile(tmp_path/'k')
+    class Full:
+        def __init__(self, fd, mode): os.close(fd)
+        def __enter__(self): return self
+        def __exit__(self, *_): pass
+        def write(self, text): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(os, 'fdopen', Full)
+    with pytest.raises(OSError, match=f'no space left.*{TILES-1} of {TILES} tiles'): store(tmp_path/'k', linear, X)
+    assert not list((tmp_path/'k'/'.claims').iterdir())
+
+
+@pytest.mark.parametrize('code, error, said', [
+    (errno.EFBIG, OSError, 'no space left to create'), (errno.EROFS, PermissionError, 'cannot create.*read-only'), (errno.EIO, OSError, 'Errno 5')])
+def test_a_store_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch, code, error, said):
+    def fail(self, to): raise OSError(code, os.strerror(code))
+    monkeypatch.setattr(Path, 'rename', fail)
+    with pytest.raises(error, match=said) as e: store(tmp_path/'k', linear, X)
+    assert e.value.errno == code and not list(tmp_path.iterdir())
+
+
+def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path):
+    "What fails in the middle leaves what was there before, and nothing else"
+    put(tmp_path/'a', b'before')
+    for name in ('a', 'b'):
+        with pytest.raises(TypeError): put(tmp_path/name, b'half', None)
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b'before']
 
 
 @contextlib.contextmanager
@@ -271,3 +333,70 @@ def test_out_of_memory(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match='halved to 3 rows'): k = store(tmp_path/'k', linear, X)
     np.testing.assert_allclose(np.asarray(k), X@X.T, rtol=1e-13, atol=1e-13)
     assert sizes.count(12) == 1 and k.disk.tile == (12, 12)
+
+
+def broken(x1, x2, get=None): raise RuntimeError('no kernel today')
+
+
+def test_a_kernel_function_that_raises(tmp_path, whole, monkeypatch):
+    "Its error comes through as it is: nothing is made if it never works, no claim is left if it fails later"
+    with pytest.raises(RuntimeError, match='no kernel today'): store(tmp_path/'k', broken, X)
+    assert not list(tmp_path.iterdir())
+    tile, calls = Tiling.tile, []
+    def fail(self, *args):
+        calls.append(args)
+        return tile(self, *args) if len(calls) < 5 else broken(X, X)                # the first call asks for the shape
+    with monkeypatch.context() as m:
+        m.setattr(Tiling, 'tile', fail)
+        with pytest.raises(RuntimeError, match='no kernel today'): store(tmp_path/'k', linear, X, tile=6)
+    assert not list((tmp_path/'k'/'.claims').iterdir())
+    keys = computed(monkeypatch)
+    np.testing.assert_array_equal(np.asarray(store(tmp_path/'k', linear, X)), whole)
+    assert len(keys) == TILES - 3
+
+
+@pytest.mark.parametrize('tiles', [(6, 6, 6, 6), (5, 7)])
+def test_threads_at_once(tmp_path, tiles, monkeypatch):
+    "Calls of one process share the work too, from an empty disk on; who makes the store chooses the tiles"
+    keys, slow = computed(monkeypatch), Job.compute
+    monkeypatch.setattr(Job, 'compute', lambda self, key: time.sleep(.005) or slow(self, key))
+    stores = at_once(len(tiles), lambda i: store(tmp_path/'k', linear, X, tile=tiles[i], timeout=600))
+    for k in stores: np.testing.assert_allclose(np.asarray(k), X@X.T, rtol=1e-13, atol=1e-13)
+    assert sorted(keys) == stores[0].disk.keys() and len({k.disk.tile for k in stores}) == 1
+    assert not list((tmp_path/'k'/'.claims').iterdir()) and [p.name for p in tmp_path.iterdir()] == ['k']
+
+
+def test_a_store_keeps_its_tiles(tmp_path, whole, monkeypatch):
+    "Who asks for other tiles later gets those that are there"
+    without_tile(tmp_path/'k')
+    keys = computed(monkeypatch)
+    k = store(tmp_path/'k', linear, X, tile=7)
+    np.testing.assert_array_equal(np.asarray(k), whole)
+    assert k.disk.tile == (6, 6) and keys == [(0, 1)]
+
+
+def test_a_path_of_something_else(tmp_path):
+    "It is left as it is, whatever it is; an empty directory is as good as none"
+    import zarr
+    file, folder, group, array, empty, torn = (tmp_path/n for n in ('file', 'folder', 'group', 'array', 'empty', 'torn'))
+    file.write_text('mine')
+    for p in (folder, empty): p.mkdir()
+    (folder/'mine').touch()
+    zarr.create_group(group)
+    zarr.create_array(array, shape=(3, 3), dtype='f4')
+    store(torn, linear, X)
+    (torn/'zarr.json').write_bytes(b'')
+    before = {p: p.is_file() and p.read_bytes() for p in tmp_path.rglob('*')}
+    for p in (file, folder, group, array, torn):
+        with pytest.raises(ValueError, match=f'{p.name} exists and is no store'): store(p, linear, X)
+        if p.is_dir():
+            with pytest.raises(ValueError, match=f'{p.name} exists and is no store'): open_store(p)
+    with pytest.raises(OSError, match='file'): store(file/'k', linear, X)
+    with pytest.raises(FileNotFoundError, match='there is no store'): open_store(file)
+    assert before == {p: p.is_file() and p.read_bytes() for p in tmp_path.rglob('*')}
+    np.testing.assert_allclose(np.asarray(store(empty, linear, X)), X@X.T, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize('timeout', [0, -1, float('nan')])
+def test_a_timeout_is_positive(tmp_path, timeout):
+    with pytest.raises(ValueError, match='`timeout` must be a positive number'): store(tmp_path/'k', linear, X, timeout=timeout)

@@ -57,6 +57,25 @@ def test_single_precision():
         assert np.linalg.norm(a@x - Y, axis=0).max() < 1e-8*np.linalg.norm(Y, axis=0).max()*1.001
 
 
+@pytest.mark.parametrize('factor', [pivoted_cholesky, nystrom])
+def test_the_preconditioner_saves_products(factor):
+    "A smooth kernel, most of which a rank of 30 explains, needs less than half of the products"
+    smooth = Whole(jnp.exp(-((X[:, None] - X[None])**2).sum(-1)/40))
+    plain, helped = CG(smooth, 1e-3, rank=0), CG(smooth, 1e-3, rank=30, factor=factor)
+    for s in (plain, helped): s.solve(Y)
+    assert helped.report.products < plain.report.products/2
+
+
+def test_a_recursion_that_deceives_itself_is_found():
+    "Products with an error: the residual of the recursion goes to zero, that of the solution does not, and this is what counts"
+    class Inexact(Whole):
+        calls = 0
+        def matmul(self, v):
+            Inexact.calls += 1
+            return super().matmul(v)*(1 + 1e-4*(-1)**Inexact.calls)
+    with pytest.raises(np.linalg.LinAlgError, match='relative residual'): CG(Inexact(K), R, rank=20, rtol=1e-9).solve(Y)
+
+
 def test_noise_of_each_point():
     noise = np.linspace(.01, 2, 60)
     np.testing.assert_allclose(CG(Whole(K), noise, rank=20).solve(Y), np.linalg.solve(K + np.diag(noise), Y), rtol=1e-6, atol=1e-7)
@@ -79,6 +98,25 @@ def test_low_rank_kernels_are_found(factor):
     np.testing.assert_allclose(got@got.T, f@f.T, atol=1e-6)
     part = factor(Whole(K), 8)
     assert np.linalg.eigvalsh(K - part@part.T).min() > -1e-7
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+def test_nystrom_takes_off_what_it_adds(dtype):
+    "Of the multiple of the identity with which it factors a kernel of rank 5, nothing is left in the other columns"
+    f = rng.randn(60, 5)
+    part = np.asarray(nystrom(Whole(jnp.asarray(f@f.T, dtype)), 8), np.float64)
+    # What it adds is 77 roundings of a norm that is about a third of the kernel's.
+    assert np.sort((part**2).sum(0))[:3].max() < 5*np.finfo(dtype).eps*np.linalg.norm(f@f.T, 2)
+
+
+@pytest.mark.parametrize('probes', [4, 16])
+def test_the_error_bar_of_the_determinant(probes):
+    "Over 40 keys the estimates scatter about the determinant by as much as their error bars say"
+    exact, solver = Cholesky.of(K + R*jnp.eye(60)).logdet(), CG(Whole(K), R, rank=5)
+    values, errors = np.array([solver.logdet_estimate(probes, key=jax.random.key(i)) for i in range(40)]).T
+    # The scatter is known to 1/sqrt(80) = 11 %, the mean square of the error bars to less; four of these either way.
+    ratio = np.sqrt(((values - exact)**2).mean()/(errors**2).mean())
+    assert 1/1.5 < ratio < 1.5
 
 
 @pytest.mark.parametrize('get', ['nngp', 'ntk', 'ntkgp'])

@@ -31,6 +31,22 @@ def test_every_byte_is_guarded(stored):
         with pytest.warns(UserWarning, match='damaged'): np.testing.assert_array_equal(stored.tile(0, 1), good)
 
 
+@pytest.mark.parametrize('damage', [lambda data: data[:-1], lambda data: b'', lambda data: data[:9] + bytes([data[9] ^ 1]) + data[10:]],
+                         ids=['truncated', 'empty', 'flipped'])
+def test_a_damaged_tile_is_found(stored, damage):
+    "When the store is next asked for, unless told not to verify; who only opens it is told when it comes to the tile"
+    path, file = stored.disk.path, stored.disk.file('ntk', (0, 1))
+    data = file.read_bytes()
+    file.write_bytes(damage(data))
+    with pytest.raises(OSError, match=r'tile \(0, 1\) of .* is damaged.*call `store` as before'): np.asarray(open_store(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        store(path, linear, X, verify=False)
+    assert file.read_bytes() == damage(data)
+    with pytest.warns(UserWarning, match=r'tile \(0, 1\) of ntk in .* is damaged.*computed again'): store(path, linear, X)
+    assert file.read_bytes() == data
+
+
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])
 def test_bytes_are_those_of_zarr(tmp_path, dtype):
     "Each tile's file, also at the ragged edge, is what Zarr writes for the same numbers"
@@ -66,10 +82,15 @@ def test_another_dtype_is_refused(stored):
         store(stored.disk.path, linear, X)
 
 
-@pytest.mark.parametrize('change', [dict(x2=X), dict(get='nngp'), dict(scale=2.), dict(kernel_fn=lambda a, b, get: a@a.T)])
+@pytest.mark.parametrize('change', [dict(x1=X + 1e-9), dict(x2=X), dict(get='nngp'), dict(scale=2.), dict(kernel_fn=lambda a, b, get: a@a.T)])
 def test_another_kernel_is_refused(stored, change):
     with pytest.raises(ValueError, match='differ'): store(**(dict(path=stored.disk.path, kernel_fn=linear, x1=X) | change))
     assert stored.disk.file('ntk', (0, 0)).exists()
+
+
+def test_another_version_is_refused(stored, monkeypatch):
+    monkeypatch.setattr(nt, '__version__', '0.0')
+    with pytest.raises(ValueError, match='version differ.*here'): store(stored.disk.path, linear, X)
 
 
 def test_nan_is_never_stored(tmp_path):
