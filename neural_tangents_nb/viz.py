@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int, Shaped
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike
-else: from typing import Annotated as Float, Annotated as Int # who runs this needs no jaxtyping
+else: # who runs this needs no jaxtyping
+    from typing import Annotated as Float, Annotated as Int, Annotated as Shaped
+    from typing import Any as ArrayLike, Any as Axes
 
 # %% ../nbs/22_viz.ipynb #8b82a041
 # Okabe & Ito 2008

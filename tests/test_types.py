@@ -1,5 +1,5 @@
 "The package is typed: mypy is content with it, and finds the mistakes of its users"
-import inspect, subprocess, sys, types, typing
+import importlib, inspect, pkgutil, subprocess, sys, types, typing
 from pathlib import Path
 import jax, jaxtyping, numpy as np, pytest
 import neural_tangents_nb as nt
@@ -127,3 +127,15 @@ def test_errors_of_shape_name_the_argument(name):
     attempt, said = NAMED[name]
     with pytest.raises((ValueError, TypeError)) as e: attempt()
     assert said in str(e.value)
+
+
+def test_annotations_have_a_meaning():
+    "The names in them exist at run time, too, where the site, `help` and checkers at run time read them"
+    def functions(module):
+        own = [v for v in vars(module).values() if getattr(v, '__module__', None) == module.__name__]
+        inside = [f for c in own if inspect.isclass(c) for f in vars(c).values()]
+        return [f for f in own + inside if inspect.isfunction(f)]
+    names = [m.name for m in pkgutil.iter_modules(nt.__path__) if not m.name.startswith('_')]
+    found = [f for n in names for f in functions(importlib.import_module(f'neural_tangents_nb.{n}'))]
+    for f in found: inspect.get_annotations(inspect.unwrap(f), eval_str=True)
+    assert len(found) > 500
