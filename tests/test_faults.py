@@ -370,6 +370,7 @@ def test_threads_at_once(tmp_path, tiles, monkeypatch):
     keys, slow = computed(monkeypatch), Job.compute
     monkeypatch.setattr(Job, 'compute', lambda self, key: time.sleep(.005) or slow(self, key))
     stores = at_once(len(tiles), lambda i: store(tmp_path/'k', linear, X, tile=tiles[i], timeout=600))
+    assert len(stores) == len(tiles)                                                # no call raised
     for k in stores: np.testing.assert_allclose(np.asarray(k), X@X.T, rtol=1e-13, atol=1e-13)
     assert sorted(keys) == stores[0].disk.keys() and len({k.disk.tile for k in stores}) == 1
     assert not list((tmp_path/'k'/'.claims').iterdir()) and [p.name for p in tmp_path.iterdir()] == ['k']
