@@ -147,6 +147,15 @@ def test_a_claim_taken_from_the_living_is_given_back(tmp_path, monkeypatch):
         assert [p.name for p in tmp_path.iterdir()] == ['0-0'] and (tmp_path/'0-0').read_text() == text
 
 
+def test_a_tile_finished_before_the_claim_is_not_computed_again(tmp_path, monkeypatch):
+    "Another worker writes it and gives its claim back between the look for the tile and the claim"
+    tile, claim = without_tile(tmp_path/'k')
+    data, take, keys = (tile.parent/'2').read_bytes(), Claims.take, computed(monkeypatch)
+    monkeypatch.setattr(Claims, 'take', lambda self, key: tile.write_bytes(data) and take(self, key))
+    store(tmp_path/'k', linear, X)
+    assert keys == [] and tile.read_bytes() == data and not claim.exists()
+
+
 def test_a_living_worker_keeps_its_claim(tmp_path):
     "It touches its claim, so that this does not grow old"
     with Claims(tmp_path, .2) as one, Claims(tmp_path, 3600) as two:
@@ -361,6 +370,7 @@ def test_threads_at_once(tmp_path, tiles, monkeypatch):
     keys, slow = computed(monkeypatch), Job.compute
     monkeypatch.setattr(Job, 'compute', lambda self, key: time.sleep(.005) or slow(self, key))
     stores = at_once(len(tiles), lambda i: store(tmp_path/'k', linear, X, tile=tiles[i], timeout=600))
+    assert len(stores) == len(tiles)                                                # no call raised
     for k in stores: np.testing.assert_allclose(np.asarray(k), X@X.T, rtol=1e-13, atol=1e-13)
     assert sorted(keys) == stores[0].disk.keys() and len({k.disk.tile for k in stores}) == 1
     assert not list((tmp_path/'k'/'.claims').iterdir()) and [p.name for p in tmp_path.iterdir()] == ['k']

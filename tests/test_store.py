@@ -74,6 +74,7 @@ def test_fingerprints():
     f = lambda p: nt.empirical_kernel_fn(lambda params, x: x@params*p)
     assert digest(f(1.)) == digest(f(1.)) != digest(f(2.))
     assert digest(jax.random.key(1)) == digest(jax.random.key(1)) != digest(jax.random.key(2))
+    assert len({digest(np.zeros(s, t)) for s in ((6,), (2, 3), (3, 2)) for t in ('f4', 'f8', 'i4')}) == 9
     assert digest([1, [2, 3]]) != digest([1, 2, [3]]) and digest(1) != digest(1.) and digest('1') != digest(1)
 
 
