@@ -76,6 +76,7 @@ def test_an_interrupt_returns_what_was_found():
 
 def test_the_bar_is_for_people(capsys, monkeypatch):
     from neural_tangents_nb.hyperparameters import bar
+    monkeypatch.delitem(sys.modules, 'ipykernel', raising=False) # another test may have imported it
     bar(5, 10, -1.); assert capsys.readouterr().err == ''
     monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
     bar(5, 10, -1.); assert capsys.readouterr().err == '\r[' + '='*15 + ' '*15 + '] 5/10  -1.0000'

@@ -117,7 +117,8 @@ def test_a_closed_pipe_is_141_and_silent(files, tmp_path):
 
 def test_an_interrupt_is_130_and_leaves_nothing(files, tmp_path):
     (tmp_path/'train.csv').unlink(); os.mkfifo(tmp_path/'train.csv') # opening it waits for ever
-    code = 'import os, signal, threading, sys; from neural_tangents_nb import table; threading.Timer(1., os.kill, (os.getpid(), signal.SIGINT)).start(); table.main(sys.argv[1:])'
+    # What a shell starts in the background inherits that it ignores interrupts.
+    code = 'import os, signal, threading, sys; from neural_tangents_nb import table; signal.signal(signal.SIGINT, signal.default_int_handler); threading.Timer(1., os.kill, (os.getpid(), signal.SIGINT)).start(); table.main(sys.argv[1:])'
     done = subprocess.run([sys.executable, '-c', code, *PROGRAM[3:], '--out', 'out.csv'], cwd=tmp_path, capture_output=True, text=True, timeout=100, env=os.environ | dict(PYTHONPATH=str(ROOT)))
     assert done.returncode == 130 and 'Traceback' not in done.stderr and not list(tmp_path.glob('out*')), done.stderr
 
