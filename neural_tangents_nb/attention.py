@@ -217,13 +217,12 @@ def averaged(a, nb, A, B):
     "A block `a` with `nb` batch axes, `A K B^T` for matrices `(n, S, S)` over all positions"
     rows, cols = (tuple(range(i, a.ndim, 2)) for i in (nb, nb + 1))
     apart = (*range(nb), *rows, *cols)
-    k = a.transpose(apart)
-    flat = k.reshape(*a.shape[:nb], A.shape[1], -1)
+    flat = tokens(a, nb)
     # One small product for each pair of examples: a larger one for each example transposes blocks.
     every = lambda M, i: jnp.broadcast_to(jnp.expand_dims(M, i), flat.shape) if nb == 2 else M
     dot = ft.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
     y = dot(dot(every(A, 1), flat), every(B, 0).swapaxes(-1, -2))
-    return y.reshape(k.shape).transpose(np.argsort(apart))
+    return y.reshape([a.shape[i] for i in apart]).transpose(np.argsort(apart))
 
 @patch
 def linear_kernel(self: GlobalSelfAttention, k):

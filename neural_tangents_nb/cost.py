@@ -10,8 +10,9 @@ import dataclasses as dc, functools as ft, math, statistics, time
 import jax, numpy as np
 from jax import lax, numpy as jnp
 from fastcore.basics import patch
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import Literal
 from .activations import Relu, pushed
+from .empirical import inside
 from .layer import Layer, as_shape
 
 # %% ../nbs/13a_cost.ipynb #314a9b80
@@ -59,13 +60,11 @@ def _primitive(eqn):
 # %% ../nbs/13a_cost.ipynb #7342e678
 def _inner(eqn):
     "The programs inside a primitive: `(jaxpr, how often it runs)`"
-    several = lambda v: v if isinstance(v, (tuple, list)) else [v]
-    found = [j for v in eqn.params.values() for j in several(v)
-             if isinstance(j, (Jaxpr, ClosedJaxpr))]
+    found = inside(eqn)
     times = eqn.params.get('length', 1) if eqn.primitive.name == 'scan' else 1
     # of a branching the largest part is counted, of a derivative rule the function itself
     if eqn.primitive.name.startswith('custom'): found = found[:1]
-    return [(getattr(j, 'jaxpr', j), times) for j in found]
+    return [(j, times) for j in found]
 
 CALLS = 'jit', 'pjit', 'closed_call', 'core_call', 'remat', 'checkpoint'
 

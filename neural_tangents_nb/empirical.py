@@ -184,7 +184,6 @@ def _whole(f1, f2, params, trace_axes, diagonal_axes, batch):
     pairs = zip(*map(jax.tree.leaves, (j1, j2)))
     return sum(contract(a, b, ndim, trace_axes, diagonal_axes, batch) for a, b in pairs)
 
-
 # %% ../nbs/11_empirical.ipynb #a6e95109
 def _parts(f, trace_axes, n):
     "`p, t -> f(p)`, but only traced outputs `t, ..., t + n - 1`, as the last axis; beyond them 0"
@@ -212,17 +211,18 @@ def _unroll(f, params):
     on_cpu = jax.default_backend() == 'cpu'
     return on_cpu and contains(jax.make_jaxpr(f)(params).jaxpr, 'conv_general_dilated')
 
-def _at_once(rows, parts, f, params, batch):
+def _at_once(rows, parts, params, batch, unroll):
     "How many of so many `parts`, each so many `rows` of Jacobians, to take at once"
     n = held()//max(max(batch)*rows*_size(params), 1)
-    return min(max(n, math.ceil(parts/5) if _unroll(f, params) else 1), parts)
+    return min(max(n, math.ceil(parts/5) if unroll else 1), parts)
 
 # %% ../nbs/11_empirical.ipynb #784db501
 def jacobian_contraction(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1)):
     "The NTK by forming both Jacobians and contracting them, a few traced outputs at a time"
     o1, o2 = jax.eval_shape(f1, params), jax.eval_shape(f2, params)
     traced = math.prod(o1.shape[i] for i in trace_axes)
-    n = _at_once(max(o1.size, o2.size)//max(traced, 1), traced, f1, params, batch)
+    unroll, rows = _unroll(f1, params), max(o1.size, o2.size)//max(traced, 1)
+    n = _at_once(rows, traced, params, batch, unroll)
     if n >= traced: return _whole(f1, f2, params, trace_axes, diagonal_axes, batch)
     kept = [i for i in range(o1.ndim) if i not in trace_axes]
     diagonal = tuple(kept.index(i) for i in diagonal_axes)
@@ -233,7 +233,7 @@ def jacobian_contraction(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1)
         return n/traced*_whole(g1, g2, params, (len(kept),), diagonal, batch)
     add = lambda k, t: (k + term(t), None)
     zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(term, 0))
-    return jax.lax.scan(add, zero, jnp.arange(0, traced, n), unroll=_unroll(f1, params))[0]
+    return jax.lax.scan(add, zero, jnp.arange(0, traced, n), unroll=unroll)[0]
 
 # %% ../nbs/11_empirical.ipynb #ecd86931
 def _a_few(g, xs, n, unroll):
@@ -259,8 +259,9 @@ def ntk_vector_products(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1))
         return _swap(ntk_vector_products(f2, f1, params, *axes, batch[::-1]), o1.ndim, *axes)
     pull = jax.vjp(f2, params)[1]
     column = lambda e: push(f1, params, pull(e.reshape(o2.shape))[0])
-    n = _at_once(1, o2.size, f2, params, batch[1:])
-    columns = _a_few(column, jnp.eye(o2.size, dtype=o2.dtype), n, _unroll(f2, params))
+    unroll = _unroll(f2, params)
+    n = _at_once(1, o2.size, params, batch[1:], unroll)
+    columns = _a_few(column, jnp.eye(o2.size, dtype=o2.dtype), n, unroll)
     return _from_full(columns.reshape(-1, o1.size).T.reshape(o1.shape + o2.shape), o1.ndim, *axes)
 
 # %% ../nbs/11_empirical.ipynb #ddb7d016

@@ -396,6 +396,7 @@ def _prepare(path, t, get, tile):
     "The `Disk` at `path`, created if there is none"
     if _absent(Path(path)):
         n1, n2 = t.sizes()
+        if not n1*n2: raise ValueError(f'a kernel of {n1} and {n2} examples is empty: give some')
         one = jax.eval_shape(lambda: t.tile(0, 0, 1, 1))
         if is_state(one): raise TypeError(
             'a store holds arrays, not a Kernel: ask for get="nngp" or "ntk"')

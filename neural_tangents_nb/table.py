@@ -83,10 +83,8 @@ def not_there(names: list, table: Table) -> str:
     lower = [c.lower() for c in table.columns]
     close = [c for n in names for c in get_close_matches(n.lower(), lower)]
     meant = [c for c in table.columns if c.lower() in close]
-    has = [f'{c!r}' for c in table.columns]
-    more = f' and {len(has)-12} more' if len(has) > 12 else ''
     return (f"{table.name} has no column {', '.join(map(repr, names))}; it has "
-            f"{', '.join(has[:12])}{more}" + (f"; is {meant[0]!r} meant?" if meant else ''))
+            + listed([*map(repr, table.columns)]) + (f"; is {meant[0]!r} meant?" if meant else ''))
 
 def complete(table: Table, columns):
     "Raise if one of `columns` has a gap"

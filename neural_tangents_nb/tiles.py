@@ -272,10 +272,6 @@ class Waves:
     def place(self, device, l, w):
         i = device*self.t1 + l
         return i, (i + w) % self.t2 if self.half else w
-    def computed(self):
-        "Which tiles are computed, rather than mirrored?"
-        i, j = np.arange(self.mesh.size*self.t1), np.arange(self.t2)
-        return (j[None] - i[:, None]) % self.t2 <= self.t2//2 if self.half else None
 
 # %% ../nbs/14_tiles.ipynb #b5c5e77e
 def _is_array(a): return isinstance(a, (np.ndarray, np.generic, jax.Array, float, complex))

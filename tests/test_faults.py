@@ -410,3 +410,8 @@ def test_a_path_of_something_else(tmp_path):
 @pytest.mark.parametrize('timeout', [0, -1, float('nan')])
 def test_a_timeout_is_positive(tmp_path, timeout):
     with pytest.raises(ValueError, match='`timeout` must be a positive number'): store(tmp_path/'k', linear, X, timeout=timeout)
+
+
+def test_a_kernel_of_nothing(tmp_path):
+    with pytest.raises(ValueError, match='0 and 0 examples is empty'): store(tmp_path/'k', linear, X[:0])
+    assert not list(tmp_path.iterdir())
