@@ -19,11 +19,12 @@ from .core import struct, static
 from .kernel import vary
 from .layer import Layer
 from .numerics import (
-    acute, angle, atan2, balance, det, half_gap, inv, legs, legs_eye, root, sliver)
+    angle, arc, atan2, balance, det, half, half_gap, inv, legs, legs_eye, root, sliver)
 
 # %% ../nbs/03_activations.ipynb #d0c9e832
 class Activation(Layer):
     r"A pointwise nonlinearity: `fn` and its `dual` $\mathbb{E}[\phi(u)\phi(v)]$ of `k11, k12, k22`"
+    mixes, curved = False, True
     jumps = False # Does `fn` jump? Then `ddual`, what training sees, is not the slope of `dual`
     def fn(self, x): raise NotImplementedError(f'{self!r} has no finite function: define `fn`')
     def dual(self, k11, k12, k22): return moment(0, 0, self, k11, k12, k22)
@@ -187,12 +188,11 @@ class ABRelu(Activation):
     def chord(self, x):
         return jnp.where(x > 0, (self.a**2 + self.b**2)/2, self.a*self.b).astype(x.dtype)
     def dual(self, *k):
-        y, x, s1, s2 = legs(*k)
-        return (self.bend()*sliver(y, jnp.where(x > 0, x, -x)) + self.chord(x)*x)*s1*s2
+        t, h, x, s1, s2 = half(*k)
+        return (self.bend()*sliver(t, h, x) + self.chord(x)*x)*s1*s2
     def ddual(self, *k):
-        y, x, *_ = legs(*k)
-        bent = self.bend()*acute(y, jnp.where(x > 0, x, -x)) # unlike `jnp.abs`, with a slope at 0
-        return self.chord(x) - jnp.where(x > 0, bent, -bent)
+        t, _, x, *_ = half(*k)
+        return self.chord(x) - jnp.where(x > 0, 1, -1)*(self.bend()*arc(t))
     def dvar(self, k11, k12, k22):
         y, _, s1, s2 = legs(k11, k12, k22)
         return self.bend()/2*y*inv(k11/s1/s1)*s2/s1

@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from .core import (
     struct, static, brief, is_tree, tree_map, tree_leaves, canonical_get, select)
 from .kernel import Kernel, Need, keep, follow, lift, hidden
-from .machine import mirrored, tile_of, tiled
+from .machine import apart, mirrored, tile_of, tiled
 if TYPE_CHECKING: from jaxtyping import Real
 else: from typing import Annotated as Real # who runs this needs no jaxtyping
 
@@ -110,6 +110,8 @@ class Layer:
         def __getattr__(self, name: str) -> Any: "Checkers of types do not see what `@patch` adds"
     # A layer that reads its inputs' layout has these as fields
     batch_axis: int|None = None; channel_axis: int|None = None
+    mixes = True # Do entries of the kernel depend on others than the same of the input's?
+    curved = False # Is it a nonlinearity?
     __repr__ = brief
     def shape(self, s): "Output shape for input shape `s`"; return s
     def init(self, key, s): "Parameters for input shape `s`"; return ()
@@ -411,6 +413,7 @@ class Dense(Affine):
     parameterization: str = static('ntk') # 'ntk' or 'standard'
     s: tuple = static((1, 1)) # Width scales of input and output in the standard parameterization
     trainable: bool = static(True) # Do the weights train, that is, add to the NTK?
+    mixes = False
     def fan_in(self, s): return s[self.channel_axis]
     def width(self): return self.out_dim*self.s[1] if self.standard() else self.out_dim
     def shape(self, s):
@@ -522,12 +525,24 @@ def looped(step, k, blocks):
         k, blocks = step(k, blocks[0]), blocks[1:]
     return ft.reduce(step, blocks, k)
 
+def _units(steps):
+    "`(layer, want)` in lists: layers that mix nothing, up to a nonlinearity; others alone"
+    units, ready = [], False
+    for l, w in steps:
+        if ready and not l.mixes: units[-1].append((l, w))
+        else: units.append([(l, w)])
+        ready = not (l.mixes or l.curved)
+    return units
+
 @patch
 def run(self: Serial, k, want, **kwargs):
     if not self.layers: return tree_map(lambda k: k.narrow(want), k)
-    through = lambda k, lw: lw[0].run(k, lw[1], **kwargs)
+    def through(k, unit):
+        f = lambda k: ft.reduce(lambda k, lw: lw[0].run(k, lw[1], **kwargs), unit, k)
+        if len(unit) == 1 or not unit[-1][0].curved: return f(k)
+        return apart(f)(k).replace(x1_is_x2=k.x1_is_x2)
     for blocks, wants in self.blocks(want):
-        step = lambda k, block: ft.reduce(through, zip(block, wants), k)
+        step = lambda k, block: ft.reduce(through, _units(zip(block, wants)), k)
         k = looped(step, k, blocks) if self.pure() else ft.reduce(step, blocks, k)
     return k
 

@@ -7,6 +7,7 @@ __all__ = ['apart', 'corners', 'held', 'tile_of', 'mirrored', 'tiled', 'paired_d
 
 # %% ../nbs/00b_machine.ipynb #f980e1b4
 import functools as ft
+from contextvars import ContextVar
 from math import ceil, isqrt
 import jax, numpy as np
 from jax import lax, numpy as jnp
@@ -14,15 +15,21 @@ try: from jax.experimental.xla_metadata import set_xla_metadata
 except ImportError: set_xla_metadata = None # then everything is right, only slower
 
 # %% ../nbs/00b_machine.ipynb #eafbf81d
+_within = ContextVar('within', default=False)
+
 def apart(f):
     "`f`, as a computation that the CPU compiler does not merge with what comes before and after"
     # Other backends fuse by another cost model, and need not support calls.
     if set_xla_metadata is None or jax.default_backend() != 'cpu': return f
     def inside(*args):
-        # what `f` itself calls may be inlined
-        with set_xla_metadata(inlineable=None): return f(*args)
+        # what `f` itself keeps apart is one with it: the outermost boundary is the one that was meant
+        token = _within.set(True)
+        try:
+            with set_xla_metadata(inlineable=None): return f(*args)
+        finally: _within.reset(token)
     g = jax.jit(inside)
     def called(*args):
+        if _within.get(): return f(*args)
         with set_xla_metadata(inlineable='false'): return g(*args)
     return called
 
