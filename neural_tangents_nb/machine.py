@@ -22,7 +22,7 @@ def apart(f):
     # Other backends fuse by another cost model, and need not support calls.
     if set_xla_metadata is None or jax.default_backend() != 'cpu': return f
     def inside(*args):
-        # what `f` itself keeps apart is one with it: the outermost boundary is the one that was meant
+        # what `f` itself keeps apart is one with it
         token = _within.set(True)
         try:
             with set_xla_metadata(inlineable=None): return f(*args)
