@@ -22,7 +22,7 @@ from fastcore.basics import patch
 from .core import is_tree, tree_leaves, tree_map
 from .cost import speed, work_of
 from .kernel import Kernel
-from .layer import Layer
+from .layer import Layer, trusting
 from .machine import mirrored
 
 # %% ../nbs/14_tiles.ipynb #9b10c855
@@ -544,7 +544,7 @@ def program_of(kernel_fn):
     if not callable(kernel_fn): raise TypeError(
         f'`kernel_fn` must be a function (x1, x2, get, ...), got {type(kernel_fn).__name__}' +
         '; a network has it as its attribute `kernel_fn`'*hasattr(kernel_fn, 'kernel_fn'))
-    return compiled_once(kernel_fn) if owner_of(kernel_fn) is None else kernel_fn
+    return (compiled_once if owner_of(kernel_fn) is None else trusting)(kernel_fn)
 
 def tiling(kernel_fn, x1, x2, args, kwargs, batch_size, devices=(), on_device=True, progress=None,
            program=None):
