@@ -58,9 +58,9 @@ class Spy(Layer):
 def test_every_layer_has_a_key_of_its_own(monkeypatch):
     "One key in two layers would make their errors add up"
     monkeypatch.setattr(Spy, 'seen', [])
-    net = stax.serial(Spy(), Spy(), stax.FanOut(2), stax.parallel(stax.serial(Spy(), Spy()), Spy()))
+    net = stax.serial(Spy(), Spy(), stax.FanOut(3), stax.parallel(stax.serial(Spy(), Spy()), Spy(), Spy()))
     net.features(KEY, random_features(dense(), KEY, 3)(X, 'nngp'), 3)
-    assert len(Spy.seen) == len(set(Spy.seen)) == 5
+    assert len(Spy.seen) == len(set(Spy.seen)) == 6
     assert random_features(stax.serial(dense(), Spy()), KEY, 3)(X).shape == (5, 5)     # it is not compiled
 
 
@@ -79,6 +79,17 @@ def test_landmarks(get):
     net = stax.serial(dense(), stax.Relu(), dense())
     f = nystrom_features(net.kernel_fn, jnp.concatenate([X, X[:2]]), get)
     np.testing.assert_allclose(f(X)@f(X).T, net.kernel_fn(X, None, get), rtol=1e-9)
+
+
+def test_many_landmarks_lose_no_accuracy():
+    "A smooth kernel of small eigenvalues, and one of rank 5 in single precision, beyond which there are rounding errors only"
+    line, smooth = jnp.linspace(-1, 1, 30)[:, None], stax.serial(dense(), stax.Erf(), dense())
+    exact = smooth.kernel_fn(line, None, 'ntk')
+    f = nystrom_features(smooth.kernel_fn, line)(line)
+    assert abs(f@f.T - exact).max() < 1e-10*abs(exact).max()
+    x, low = random.normal(random.key(3), (200, 4), jnp.float32), stax.serial(dense(), dense())
+    f, exact = nystrom_features(low.kernel_fn, x[:150], 'nngp')(x), low.kernel_fn(x, None, 'nngp')
+    assert abs(f@f.T - exact).max() < 1e-5*abs(exact).max()
 
 
 second = dict(batch_axis=1, channel_axis=2)
