@@ -281,16 +281,16 @@ def pivoted_cholesky(
 ):
     r"$F$ of shape `(n, rank)`: $K-FF^\top$ is positive semi-definite with a small trace"
     n, left, key = len(k), k.diagonal(), jax.random.key(0) if key is None else key
-    block = min(block, rank)
-    f = jnp.zeros((n, -(-rank//block)*block), left.dtype)
+    f = jnp.zeros((n, rank), left.dtype)
     floor = 10*jnp.finfo(left.dtype).eps*left.max()
     for at in range(0, rank, block):
         weight = jnp.where(left > floor, left, 0)
-        if int((weight > 0).sum()) < block: break
+        count = min(block, rank - at, int((weight > 0).sum()))
+        if not count: break
         now = jax.random.fold_in(key, at)
-        index = jax.random.choice(now, n, (block,), False, weight/weight.sum())
+        index = jax.random.choice(now, n, (count,), False, weight/weight.sum())
         f, left = _explain(f, left, k.rows(np.asarray(index)), index, np.int32(at), floor)
-    return f[:, :rank]
+    return f
 
 @precise
 def nystrom(
