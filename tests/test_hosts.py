@@ -96,6 +96,17 @@ def joined(monkeypatch):
     return calls
 
 
+@pytest.mark.parametrize('options, devices', [([], None), (['--devices', '2'], 2)])
+def test_local_processes(monkeypatch, options, devices):
+    "The command starts as many as it is told, and ends as they did"
+    calls, before = [], signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(hosts, 'run_local', lambda *args: calls.append(args) or 5)
+    try:
+        with pytest.raises(SystemExit) as e: hosts.main(['--local', '3', *options, 'program.py', '--local', '7'])
+    finally: signal.signal(signal.SIGTERM, before)
+    assert e.value.code == 5 and calls == [(3, ['program.py', '--local', '7'], devices)]
+
+
 def test_a_program_sees_what_it_would_see_alone(tmp_path, joined):
     "Its arguments, its neighbours, its name; and the process has joined before"
     (tmp_path/'a_neighbour.py').write_text('here = True')
@@ -125,7 +136,8 @@ def test_what_a_program_printed_is_not_lost(tmp_path):
     "Through a pipe, where Python keeps it until the end"
     (tmp_path/'program.py').write_text('print("so far"); raise ValueError')
     start = 'from neural_tangents_nb import hosts; hosts.join = lambda *args: None; import sys; hosts.main(sys.argv[1:])'
-    done = subprocess.run([sys.executable, '-c', start, str(tmp_path/'program.py')], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=os.pathsep.join(sys.path)))
+    done = subprocess.run([sys.executable, '-c', start, str(tmp_path/'program.py')], capture_output=True, text=True,
+                          env={n: v for n, v in os.environ.items() if n != 'PYTHONUNBUFFERED'} | dict(PYTHONPATH=os.pathsep.join(sys.path)))
     assert done.returncode == 1 and done.stdout == 'so far\n' and 'ValueError' in done.stderr
 
 
