@@ -394,13 +394,15 @@ def descend(self: CG, x, r, relative, history):
     rz = (r*p).sum(0)
     while len(history) < self.max_products and not (history and history[-1] <= self.rtol/2):
         q = self.times(p)
-        a = _over(rz, (p*q).sum(0))
+        curved = (p*q).sum(0)
+        a = _over(rz, curved)
         x, r = x + a*p, r - a*q
         z = pre(r)
         rz, old = (r*z).sum(0), rz
         p = z + _over(rz, old)*p
         history.append(relative(r))
-        if not np.isfinite(history[-1]): break
+        # Where the kernel is not positive definite, further steps lead nowhere.
+        if not np.isfinite(history[-1]) or (curved < 0).any(): break
     return x
 
 @patch

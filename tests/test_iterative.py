@@ -354,3 +354,13 @@ def test_the_standard_error_of_two_numbers(monkeypatch):
     "Half their difference: with so few probes it matters what one divides by"
     monkeypatch.setattr(solvers, 'quadrature', lambda a, b: np.array([0., 1.])/60)
     np.testing.assert_allclose(CG(Whole(K), R, rank=0).logdet_estimate(2).error, .5, rtol=1e-12)
+
+
+@pytest.mark.parametrize('rank', [0, 20])
+def test_an_indefinite_kernel_is_found_early(rank):
+    "Where a step would lead uphill no thousand products are tried"
+    v, twice = np.ones((60, 1))/60**.5, np.r_[0:30, 0:30]
+    for k in (np.eye(60) - 3*v@v.T, K - .1*np.eye(60), K[twice][:, twice]):
+        k = Counted(jnp.asarray(k))
+        with pytest.raises(np.linalg.LinAlgError, match='Add noise'): CG(k, 0., rank=rank).solve(Y)
+        assert k.products < 100
