@@ -376,3 +376,10 @@ def test_a_recursion_that_went_astray_begins_anew():
     assert np.linalg.norm((K + (1 + R)*np.eye(60))@x - Y, axis=0).max() < 1e-9*np.linalg.norm(Y, axis=0).max()*1.01
     history = np.array(solver.report.residuals)
     assert (history[1:] > 10*history[:-1]).any() and solver.report.products == k.products # it was found out
+
+
+def test_a_factor_of_what_is_left():
+    "Forty points, twenty of them twice: the second block takes the eight that are not explained"
+    k = K[np.r_[0:40, 0:20]][:, np.r_[0:40, 0:20]]
+    part = pivoted_cholesky(Whole(k), 50)
+    assert np.trace(k - part@part.T) < 1e-10
