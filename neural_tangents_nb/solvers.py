@@ -281,16 +281,16 @@ def pivoted_cholesky(
 ):
     r"$F$ of shape `(n, rank)`: $K-FF^\top$ is positive semi-definite with a small trace"
     n, left, key = len(k), k.diagonal(), jax.random.key(0) if key is None else key
-    block = min(block, rank)
-    f = jnp.zeros((n, -(-rank//block)*block), left.dtype)
+    f = jnp.zeros((n, rank), left.dtype)
     floor = 10*jnp.finfo(left.dtype).eps*left.max()
     for at in range(0, rank, block):
         weight = jnp.where(left > floor, left, 0)
-        if int((weight > 0).sum()) < block: break
+        count = min(block, rank - at, int((weight > 0).sum()))
+        if not count: break
         now = jax.random.fold_in(key, at)
-        index = jax.random.choice(now, n, (block,), False, weight/weight.sum())
+        index = jax.random.choice(now, n, (count,), False, weight/weight.sum())
         f, left = _explain(f, left, k.rows(np.asarray(index)), index, np.int32(at), floor)
-    return f[:, :rank]
+    return f
 
 @precise
 def nystrom(
@@ -361,6 +361,7 @@ def preconditioner(self: CG):
         f = self.factor(self.k, self.rank) if self.rank else none
         diagonal, eps = self.k.diagonal(), jnp.finfo(f.dtype).eps
         left = jnp.maximum((diagonal - (f**2).sum(1)).mean(), 10*eps*diagonal.mean())
+        if not jnp.isfinite(self.noise + left).all(): raise self.failure(np.nan, ())
         self._pre = Woodbury.of(f, self.noise + left)
     return self._pre
 
@@ -371,10 +372,11 @@ def solve(self: CG, b):
     b = np.asarray(b, np.float64)
     if b.ndim != 2 or len(b) != len(self.k): raise ValueError(
         f'`b` must have shape ({len(self.k)}, m), got {b.shape}')
+    if not np.isfinite(b).all(): raise ValueError('`b` has NaN or infinite entries')
     relative = lambda r: float(_over(_norms(r), _norms(b)).max())
     history: list[float] = []
     x, r, before = np.zeros_like(b), b, np.inf
-    while (residual := relative(r)) > self.rtol:
+    while not (residual := relative(r)) <= self.rtol: # so that NaN is a failure too
         slow = not residual < before/2
         if slow or len(history) >= self.max_products: raise self.failure(residual, history)
         before = residual
@@ -392,17 +394,22 @@ def descend(self: CG, x, r, relative, history):
     rz = (r*p).sum(0)
     while len(history) < self.max_products and not (history and history[-1] <= self.rtol/2):
         q = self.times(p)
-        a = _over(rz, (p*q).sum(0))
+        curved = (p*q).sum(0)
+        a = _over(rz, curved)
         x, r = x + a*p, r - a*q
         z = pre(r)
         rz, old = (r*z).sum(0), rz
         p = z + _over(rz, old)*p
         history.append(relative(r))
-        if not np.isfinite(history[-1]): break
+        # Where the kernel is not positive definite, further steps lead nowhere.
+        if not np.isfinite(history[-1]) or (curved < 0).any(): break
     return x
 
 @patch
 def failure(self: CG, residual, history):
+    if np.isnan(residual): return np.linalg.LinAlgError(
+        f'products with the {len(self.k)} x {len(self.k)} kernel are NaN: it, or the noise added '
+        'to it, has NaN or infinite entries')
     return np.linalg.LinAlgError(
         f'conjugate gradients reached the relative residual {residual:.1e} after {len(history)} '
         f'products with the {len(self.k)} x {len(self.k)} kernel ({np.dtype(self.k.dtype)}), not '
@@ -437,22 +444,24 @@ def quadrature(a, b):
 @patch
 def logdet_estimate(self: CG, probes=16, max_steps=100, key=None):
     r"$\log\det A$ by stochastic Lanczos quadrature, an `Estimate`"
+    if probes < 2: raise ValueError(f'an error bar needs at least 2 `probes`, got {probes}')
     pre, n = self.preconditioner, len(self.k)
     z = jax.random.rademacher(jax.random.key(1) if key is None else key, (n, probes), self.k.dtype)
     q, last = z/jnp.sqrt(n), np.full(probes, np.inf)
     basis, a, b = jnp.zeros((min(max_steps, n), n, probes), self.k.dtype), [], []
+    eps = jnp.finfo(self.k.dtype).eps
     for step in range(len(basis)):
         w = jnp.asarray(self.times(np.asarray(pre.root_T(q), np.float64)), q.dtype)
         basis, ai, bi, q = _lanczos_step(basis, q, pre.root(w), step)
         a.append(np.asarray(ai, np.float64))
-        floor = 1e3*jnp.finfo(self.k.dtype).eps*np.abs(a[-1])
+        floor = 1e3*eps*np.abs(a[-1])
         b.append(np.where(bi > floor, np.asarray(bi, np.float64), 0))
         samples = n*quadrature(np.array(a), np.array(b))
         error = samples.std(ddof=1)/np.sqrt(probes)
-        if np.abs(samples - last).max() < .05*error: break
-        last = samples
-    else: warnings.warn(f'the quadrature of logdet changed by {np.abs(samples - last).max():.1e} '
-                        f'in the last of {max_steps} steps')
+        change, last = np.abs(samples - last).max(), samples
+        if change < .05*error + n*eps or not b[-1].any(): break # or the quadrature is exact
+    else: warnings.warn(f'the quadrature of logdet changed by {change:.1e} in the last of '
+                        f'{max_steps} steps, more than a twentieth of its error: raise `max_steps`')
     return Estimate(float(pre.logdet() + samples.mean()), float(error))
 
 @patch

@@ -642,8 +642,8 @@ class Whole(KernelMatrix):
         self.k, self.shape, self.dtype = jnp.asarray(k), np.shape(k), jnp.result_type(k)
     def rows(self, index): return self.k[jnp.asarray(index)]
     def matmul(self, v):
-        many = len(self.k.sharding.device_set) > 1
-        return times(self.k, v) if many else KernelMatrix.matmul(self, v)
+        if len(self.k.sharding.device_set) == 1: return KernelMatrix.matmul(self, v)
+        with jax.enable_x64(True): return gathered(_times(self.k, v))
     def diagonal(self): return jnp.diagonal(self.k)
 
 # %% ../nbs/14_tiles.ipynb #e8ac471b

@@ -1,10 +1,11 @@
 "Solvers that know products only: against factorizations, on every kind of kernel matrix, and where they must refuse"
-import functools as ft
+import functools as ft, warnings
 
 import jax, numpy as np, pytest
 from jax import numpy as jnp
 
 import neural_tangents_nb as nt
+from neural_tangents_nb import solvers
 from neural_tangents_nb.core import select
 from neural_tangents_nb.predict import gp_inference, gradient_descent, gradient_descent_mse_ensemble, leave_one_out, log_marginal_likelihood
 from neural_tangents_nb.solvers import CG, Cholesky, LowRank, Woodbury, nystrom, pivoted_cholesky
@@ -178,3 +179,207 @@ def test_refusals(monkeypatch):
     monkeypatch.setattr('neural_tangents_nb.predict.LARGE', 59)
     with pytest.raises(ValueError, match='eigenvalues'): gradient_descent_mse_ensemble(kernel, X, Y)(1., X2, 'nngp')
     assert issubclass(type(k), KernelMatrix)
+
+
+class Counted(KernelMatrix):
+    "A kernel that counts what it is asked for"
+    def __init__(self, k): self.k, self.shape, self.dtype, self.products, self.asked = k, k.shape, k.dtype, 0, 0
+    def rows(self, index):
+        self.asked += len(index)
+        return self.k[jnp.asarray(index)]
+    def diagonal(self): return jnp.diagonal(self.k)
+    def matmul(self, v):
+        self.products += 1
+        return np.asarray(self.k)@v
+
+
+def test_blocks_of_rows():
+    "A matrix with more rows than are run through at once"
+    class Narrow(Counted): block, matmul, diagonal = 17, KernelMatrix.matmul, KernelMatrix.diagonal
+    for n in (34, 35, 60):
+        k = Narrow(K[:n, :n])
+        np.testing.assert_allclose(k.matmul(Y[:n]), K[:n, :n]@Y[:n], rtol=1e-12, atol=1e-12)
+        np.testing.assert_array_equal(k.diagonal(), jnp.diagonal(K)[:n])
+        np.testing.assert_array_equal(np.asarray(k, np.float32), np.float32(K[:n, :n]))
+        assert (k[-1] == K[n-1, :n]).all() and (k[2:5, 3] == K[2:5, 3]).all()
+
+
+def test_the_report_tells_what_was_done():
+    "Every product with the kernel, and the true residual at last; the preconditioner is made once"
+    k, made = Counted(K), []
+    factor = lambda k, rank: made.append(rank) or pivoted_cholesky(k, rank)
+    solver = CG(k, R, rank=20, factor=factor)
+    x = solver.solve(np.float32(Y))
+    assert solver.report.products == len(solver.report.residuals) == k.products and solver.report.rank == 20
+    true = np.linalg.norm((K + R*np.eye(60))@x - np.float32(Y), axis=0)/np.linalg.norm(np.float32(Y), axis=0)
+    assert x.dtype == np.float64 and true.max() < 2e-9
+    np.testing.assert_allclose([solver.report.residual, solver.report.residuals[-1]], true.max(), rtol=1e-3)
+    solver.solve(Y); solver.logdet_estimate()
+    assert made == [20]
+    zeros, before = CG(k, R, rank=20), k.products
+    assert (zeros.solve(0*Y) == 0).all() and zeros.report.products == 0 and k.products == before
+
+
+def test_every_column_is_solved():
+    "To its own norm, however small it is beside others, and however many others are zero"
+    b = np.c_[np.zeros((60, 20)), 1e8*Y[:, :1], Y[:, 1:]]
+    x = CG(Whole(K), R, rtol=1e-4, rank=5).solve(b)
+    off = np.linalg.norm((K + R*np.eye(60))@x - b, axis=0)[20:]/np.linalg.norm(b, axis=0)[20:]
+    assert (off <= 1.01e-4).all()
+
+
+def test_as_many_products_as_there_are_eigenvalues():
+    "Six distinct eigenvalues need six steps, however many columns; one more product makes sure"
+    f = np.linalg.qr(rng.randn(60, 5))[0]*np.arange(1, 6)
+    solver = CG(Whole(f@f.T), .5, rank=0)
+    x = solver.solve(np.c_[Y, 1e5*Y[:, :1]])
+    np.testing.assert_allclose((f@f.T + .5*np.eye(60))@x[:, :2], Y, atol=1e-8)
+    assert solver.report.products <= 7
+
+
+@pytest.mark.parametrize('rank', [0, 5])
+@pytest.mark.parametrize('what', ['kernel', 'diagonal', 'noise'])
+def test_nan_in_the_kernel_is_no_solution(what, rank):
+    "It is said after a few products, rather than that zeros solve it"
+    bad, noise = np.asarray(K).copy(), np.full(60, R)
+    if what == 'kernel': bad[3, 40] = bad[40, 3] = np.nan
+    if what == 'diagonal': bad[7, 7] = np.inf
+    if what == 'noise': noise[5] = np.nan
+    k = Counted(jnp.asarray(bad))
+    with np.errstate(invalid='ignore'):
+        with pytest.raises(np.linalg.LinAlgError, match='products with the 60 x 60 kernel are NaN'): CG(k, noise, rank=rank).solve(Y)
+    assert k.products < 5
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_a_right_hand_side_with_nan_is_found_before_the_first_product(value):
+    k, b = Counted(K), Y.copy()
+    b[3, 1] = value
+    with pytest.raises(ValueError, match='`b` has NaN or infinite entries'): CG(k, R).solve(b)
+    assert k.products == k.asked == 0
+
+
+def test_a_failure_says_how_far_it_came():
+    "The residual and the rank that were, and the limits that can be raised"
+    k = Counted(K)
+    with pytest.raises(np.linalg.LinAlgError) as e: CG(k, 1e-6, rank=3, max_products=7).solve(Y)
+    said = str(e.value)
+    residual, products = float(said.split('residual ')[1].split()[0]), int(said.split('after ')[1].split()[0])
+    assert 1e-9 < residual < 100 and abs(residual/1e-9 - 1) > .1 and k.products == products <= 9
+    assert '`rank` (now 3)' in said and '`max_products` (now 7)' in said and 'rtol=1.0e-09' in said
+
+
+def test_what_a_solver_is_given():
+    "Its defaults, and what it refuses"
+    k = Whole(K)
+    assert CG(k).rank == 30 and CG(LowRank(np.ones((1000, 1)))).rank == 252
+    assert CG(k).rtol == 1e-9 and CG(Whole(np.float32(K))).rtol == np.float32(1e-6) or CG(Whole(np.float32(K))).rtol == 1e-6
+    np.testing.assert_allclose(CG(k, R, rank=60).solve(Y), np.linalg.solve(K + R*np.eye(60), Y), rtol=1e-6, atol=1e-7)
+    with pytest.raises(ValueError, match='`rank` must be from 0 to 60'): CG(k, rank=-1)
+    with pytest.raises(ValueError, match='square kernel'): CG(LowRank(X, X2))
+    with pytest.raises(ValueError, match=r'shape \(60, m\), got \(59, 2\)'): CG(k, R).solve(Y[1:])
+    with pytest.raises(TypeError, match='cannot be traced'): jax.jit(lambda r: CG(k, r).solve(Y))(R)
+    with pytest.raises(ValueError, match='training for ever only'): CG(k, R).flow(1., Y)
+
+
+def test_low_rank_matrices():
+    "Two different sets of features have a diagonal too; what does not fit together and noise that is zero somewhere are refused"
+    f, g = rng.randn(7, 3), rng.randn(7, 3)
+    np.testing.assert_allclose(LowRank(f, g).diagonal(), np.diagonal(f@g.T), rtol=1e-12)
+    np.testing.assert_allclose(LowRank(f, g)[2:4], (f@g.T)[2:4], rtol=1e-12)
+    with pytest.raises(ValueError, match=r'\(n1, m\) and \(n2, m\)'): LowRank(f, rng.randn(7, 2))
+    with pytest.raises(np.linalg.LinAlgError, match='is singular'): Woodbury.of(jnp.asarray(f), jnp.array([1., 1., 0., 1., 1., 1., 1.]))
+    solver = Woodbury.of(jnp.asarray(f), jnp.linspace(.1, 2, 7))
+    with pytest.raises(ValueError, match='training for ever only'): solver.flow(1., Y[:7])
+    np.testing.assert_allclose(solver.logdet(), np.linalg.slogdet(f@f.T + np.diag(np.linspace(.1, 2, 7)))[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize('factor', [pivoted_cholesky, nystrom])
+def test_factors(factor):
+    "As many columns as were asked for, all of them used; other keys, others; in any units of the kernel"
+    part = np.asarray(factor(Whole(K), 40))
+    assert part.shape == (60, 40) and (abs(part).max(0) > 1e-4).all()
+    assert abs(part - factor(Whole(K), 40, jax.random.key(1))).max() > 1e-2
+    for scale in (4.**-40, 4.**40): # a power of four, so that its root is exact
+        np.testing.assert_allclose(factor(Whole(K*scale), 40)/np.sqrt(scale), part, rtol=1e-9, atol=1e-9)
+    best = np.linalg.eigvalsh(K)[:20].sum()
+    assert np.trace(K - part@part.T) < 10*best # also where 40 is no multiple of the rows at once, and there are not twice as many
+
+
+def test_a_factor_asks_for_no_more_than_there_is():
+    "Once a kernel of rank 5 is explained, no more of its rows are computed"
+    f = rng.randn(60, 5)
+    k = Counted(jnp.asarray(f@f.T))
+    pivoted_cholesky(k, 40, block=10)
+    assert k.asked == 10
+
+
+def test_the_determinant_with_noise_of_each_point():
+    noise = np.linspace(.001, 2, 60)
+    exact = np.linalg.slogdet(K + np.diag(noise))[1]
+    for rank in (0, 10, 30):
+        solver = CG(Whole(K), noise, rank=rank)
+        e = solver.logdet_estimate(32)
+        assert abs(e.value - exact) < 4*e.error and e.error < (2 if rank < 30 else .3)
+        assert solver.logdet() == solver.logdet_estimate().value
+
+
+@pytest.mark.filterwarnings('error')
+def test_a_quadrature_that_is_exact_stops():
+    "After as many steps as there are eigenvalues or points, without a warning, whatever the error bar"
+    for n in (1, 2, 4):
+        e = CG(Whole(K[:n, :n]), R, rank=0).logdet_estimate(64)
+        assert abs(e.value - np.linalg.slogdet(K[:n, :n] + R*np.eye(n))[1]) < 5*e.error + 1e-12
+    f = rng.randn(200, 5)
+    for k, rank in ((np.eye(200), 0), (f@f.T, 10)): # multiples of their preconditioners, up to rounding
+        k = Counted(jnp.asarray(k))
+        e = CG(k, R, rank=rank).logdet_estimate()
+        np.testing.assert_allclose(e.value, np.linalg.slogdet(np.asarray(k.k) + R*np.eye(200))[1], rtol=1e-9)
+        assert k.products <= 4
+
+
+def test_a_quadrature_that_is_cut_short_says_by_how_much_it_moved():
+    with pytest.warns(UserWarning, match='in the last of 3 steps') as w: CG(Whole(K), 1e-4, rank=0).logdet_estimate(max_steps=3)
+    assert float(str(w[0].message).split('changed by ')[1].split()[0]) > .1
+
+
+def test_a_determinant_that_there_is_not():
+    "Of an indefinite matrix; an error bar of one number"
+    v = np.ones((60, 1))/60**.5
+    with pytest.raises(np.linalg.LinAlgError, match='not positive definite'): CG(Whole(np.eye(60) - 3*v@v.T), 0., rank=0).logdet_estimate()
+    with pytest.raises(ValueError, match='at least 2 `probes`, got 1'): CG(Whole(K), R).logdet_estimate(1)
+
+
+def test_the_standard_error_of_two_numbers(monkeypatch):
+    "Half their difference: with so few probes it matters what one divides by"
+    monkeypatch.setattr(solvers, 'quadrature', lambda a, b: np.array([0., 1.])/60)
+    np.testing.assert_allclose(CG(Whole(K), R, rank=0).logdet_estimate(2).error, .5, rtol=1e-12)
+
+
+@pytest.mark.parametrize('rank', [0, 20])
+def test_an_indefinite_kernel_is_found_early(rank):
+    "Where a step would lead uphill no thousand products are tried"
+    v, twice = np.ones((60, 1))/60**.5, np.r_[0:30, 0:30]
+    for k in (np.eye(60) - 3*v@v.T, K - .1*np.eye(60), K[twice][:, twice]):
+        k = Counted(jnp.asarray(k))
+        with pytest.raises(np.linalg.LinAlgError, match='Add noise'): CG(k, 0., rank=rank).solve(Y)
+        assert k.products < 100
+
+
+def test_a_recursion_that_went_astray_begins_anew():
+    "Products that are inexact at first: from the true residual of what they led to, further steps lead to the solution"
+    class Late(Counted):
+        def matmul(self, v): return super().matmul(v)*(1 + 1e-5*(self.products <= 12))
+    k = Late(K + jnp.eye(60))
+    solver = CG(k, R, rank=20)
+    x = solver.solve(Y)
+    assert np.linalg.norm((K + (1 + R)*np.eye(60))@x - Y, axis=0).max() < 1e-9*np.linalg.norm(Y, axis=0).max()*1.01
+    history = np.array(solver.report.residuals)
+    assert (history[1:] > 10*history[:-1]).any() and solver.report.products == k.products # it was found out
+
+
+def test_a_factor_of_what_is_left():
+    "Forty points, twenty of them twice: the second block takes what is not explained, though it is less than a block"
+    k = K[np.r_[0:40, 0:20]][:, np.r_[0:40, 0:20]]
+    part = pivoted_cholesky(Whole(k), 60)
+    assert np.trace(k - part@part.T) < 1e-10

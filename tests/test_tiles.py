@@ -1,9 +1,11 @@
 "The size of a tile: what the cost model holds for fast, as far as memory goes"
+import dataclasses as dc, warnings
+
 import jax, numpy as np, pytest
 from jax import numpy as jnp
 
 from neural_tangents_nb import stax, tiles
-from neural_tangents_nb.tiles import Tiling, batch, count_tiles
+from neural_tangents_nb.tiles import Tiled, Tiling, batch, count_tiles
 
 NET = stax.serial(stax.Dense(1, 1.5, .1), stax.Relu(), stax.Dense(1))
 
@@ -55,3 +57,112 @@ def test_single_precision_is_no_warning():
     (lambda: batch(NET.kernel_fn, 2)(np.ones((3, 2)), 'x'), '`x2` must be an array')])
 def test_what_is_no_kernel_function_and_no_array_is_named(wrong, said):
     with pytest.raises(TypeError, match=said): wrong()
+
+
+X = np.random.RandomState(1).randn(10, 3)
+
+
+def linear(x1, x2, get=None): return x1@(x1 if x2 is None else x2).T
+
+
+def test_memory_is_shared_by_devices_of_one_processor(monkeypatch):
+    "Four of them compute four tiles at once, in the memory of one host"
+    class Device: platform, process_index = 'cpu', 0
+    monkeypatch.setattr(Tiling, 'pace', lambda self: (1., 0., 0.))
+    monkeypatch.setattr(Tiling, 'bytes_per_entry', lambda self: 100.)
+    monkeypatch.setattr(tiles, 'free_memory', lambda device: 100.*tiles.SHARE*100**2)
+    assert 50/1.2 <= dc.replace(tiling(5000, 5000), devices=(Device(),)*4).auto_size() <= 50
+
+
+def test_halving_has_an_end():
+    "Memory that does not suffice for one row, of the host too; what is no lack of memory is not tried again"
+    tried = []
+    def fail(error):
+        def run(size):
+            tried.append(size)
+            raise error if len(tried) < 9 else AssertionError('there is no end')
+        return run
+    for error, sizes in ((MemoryError(), [5, 3, 2, 1]), (RuntimeError('RESOURCE_EXHAUSTED'), [5, 3, 2, 1]), (RuntimeError('other'), [5])):
+        tried.clear()
+        with pytest.raises(type(error)), warnings.catch_warnings(): warnings.simplefilter('ignore'); tiles.halving(fail(error), 5)
+        assert tried == sizes
+
+
+def test_a_product_remembers_the_tiles_that_fit(monkeypatch):
+    product, sizes = Tiling.product, []
+    def small(self, v):
+        sizes.append(self.size)
+        if self.size > 3: raise RuntimeError('RESOURCE_EXHAUSTED')
+        return product(self, v)
+    monkeypatch.setattr(Tiling, 'product', small)
+    k = Tiled(linear, X, batch_size=10)
+    with pytest.warns(UserWarning) as w: np.testing.assert_allclose(k@X, X@X.T@X, rtol=1e-12)
+    assert [str(a.message).split('halved to ')[1][:6] for a in w] == ['5 rows', '3 rows']
+    k@X
+    assert sizes == [10, 5, 3, 3]
+
+
+def test_padding_is_no_zero():
+    "A kernel that is not defined at zero, with tiles that stand out over the edge"
+    def cosine(x1, x2, get=None):
+        n = lambda x: x/jnp.sqrt((x**2).sum(-1, keepdims=True))
+        return n(x1)@n(x1 if x2 is None else x2).T
+    for x2 in (None, X[:7]): np.testing.assert_allclose(Tiled(cosine, X, x2, batch_size=4)@np.ones(len(X if x2 is None else x2)), cosine(X, x2).sum(1), rtol=1e-12)
+
+
+def test_a_kernel_never_formed_where_inputs_meet_themselves():
+    "Its rows, its diagonal, which is longer than what is computed at once, and products with one vector"
+    x = np.random.RandomState(2).randn(130, 3)
+    def noisy(x1, x2, get=None): return linear(x1, x2) + (jnp.eye(len(x1)) if x2 is None else 0.)
+    k, exact = Tiled(noisy, x, batch_size=50), noisy(x, None)
+    np.testing.assert_allclose(k[np.array([3, 100])], exact[np.array([3, 100])], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(k[4], exact[4], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(k.diagonal(), jnp.diagonal(exact), rtol=1e-12)
+    assert k.diagonal().shape == (130,) and (k@x[:, 0]).shape == (130,)
+    np.testing.assert_allclose(k@x[:, 0], exact@x[:, 0], rtol=1e-11, atol=1e-11)
+    with pytest.raises(ValueError, match='no diagonal'): Tiled(noisy, x, x[:9], batch_size=50).diagonal()
+    weighted = lambda x1, x2, get, weights: linear(x1, x2)*weights[0][:, None]*weights[1]
+    with pytest.raises(NotImplementedError, match='arguments for each example'): Tiled(weighted, X, batch_size=4, weights=(X[:, 0], X[:, 0])).rows(np.arange(3))
+
+
+def test_numbers_that_are_arguments():
+    "Whole ones stay what they are, others don't compile anew"
+    traced = []
+    def power(x1, x2, scale, times):
+        traced.append(scale)
+        return scale*sum(linear(x1, x2)**i for i in range(times))
+    batched = batch(power, 0, 0)
+    for scale in (1., 2.): np.testing.assert_allclose(batched(X, None, scale, 3), scale*(1 + linear(X, None) + linear(X, None)**2), rtol=1e-12)
+    assert len(traced) == 1
+
+
+def test_a_mixture_of_channels_is_not_put_together():
+    "Two sets of channels of different variances: tiles keep their mean only, and a nonlinearity after them is refused"
+    dense = lambda w: stax.Dense(8, w)
+    below = stax.serial(stax.FanOut(2), stax.parallel(dense(1.), dense(3.)), stax.FanInConcat(-1))
+    top, state = stax.serial(stax.Relu(), stax.Dense(1)), batch(below.kernel_fn, 4, 0)(X)
+    np.testing.assert_allclose(state.ntk, below.kernel_fn(X).ntk, rtol=1e-12)
+    with pytest.raises(ValueError, match='not Gaussian'): top.kernel_fn(state)
+
+
+def test_what_cannot_be_put_together_is_refused():
+    with pytest.raises(NotImplementedError, match='diagonal_batch=False'): batch(NET.kernel_fn, 4, 0)(NET.kernel_fn(X, X + 1, diagonal_batch=False))
+    with pytest.raises(ValueError, match='both batches as leading axes'): batch(lambda x1, x2: jnp.ones(len(x1)), 4, 0)(X)
+    with pytest.raises(ValueError, match='one batch size on axis 0'): batch(lambda a, b: a[0]@a[0].T, 4, 0)([X, X[:5]])
+
+
+def test_inputs_that_are_large_or_masked():
+    "Finite entries whose sum is not are no fault, nor are NaN that mark what is missing"
+    x = np.where(np.arange(30).reshape(10, 3) == 4, np.nan, X)
+    masked = dict(get='ntk', mask_constant=np.nan)
+    np.testing.assert_allclose(batch(NET.kernel_fn, 4, 0)(x, None, **masked), NET.kernel_fn(x, None, **masked), rtol=1e-12)
+    huge = np.full((4, 2), 1e308)
+    assert batch(lambda x1, x2: 1/x1@x1.T, 0, 0)(huge).shape == (4, 4)
+
+
+def test_only_the_first_process_shows_a_bar(monkeypatch):
+    pytest.importorskip('tqdm')
+    monkeypatch.setattr(tiles.sys, 'stderr', type('Terminal', (), dict(isatty=lambda self: True, write=lambda self, s: len(s), flush=lambda self: None))())
+    assert type(tiles.watched(range(3))) is not list
+    monkeypatch.setattr(jax, 'process_index', lambda: 1)
+    assert tiles.watched(range(3)) == [0, 1, 2]
