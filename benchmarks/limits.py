@@ -1,6 +1,6 @@
 """How near to the machine's limits: `python -m benchmarks.limits`.
 
-For a large fully connected kernel and a pooled convolutional one, what they must do at least, and the seconds in which this machine could
+For fully connected kernels and a pooled convolutional one, what they must do at least, and the seconds in which this machine could
 do that: matrix products at the speed of one large product, and each layer's covariances read and written once at the speed of copying a
 large array. Both speeds are measured in the same process. Results are printed and saved to `limits.json` in `--out`.
 """
@@ -33,7 +33,8 @@ def least(n, layers, inputs, pairs):
 def rows():
     copy, product = speeds()
     fcn, cnn = cases.fcn(nt, 3), cases.cnn21(nt.stax, nt.stax.GlobalAvgPool())
-    todo = [('fcn3_4000_ntk', fcn, (4000, 784), 3, 784, 1), ('cnn21_gap_4', cnn, (4, 32, 32, 3), 21, 3, 32**4)]
+    todo = [('fcn3_1000_ntk', fcn, (1000, 784), 3, 784, 1), ('fcn3_4000_ntk', fcn, (4000, 784), 3, 784, 1),
+            ('cnn21_gap_4', cnn, (4, 32, 32, 3), 21, 3, 32**4)]
     for name, net, shape, layers, inputs, pairs in todo:
         a, b = cases.normal(*shape), cases.normal(*shape, seed=1)
         took = median_seconds(jax.jit(lambda a, b: net.kernel_fn(a, b, 'ntk')), a, b)

@@ -1,6 +1,6 @@
 """One case in one library, in a process of its own: `python worker.py MODULE CASE OUTPUT.npz`.
 
-Prepares, calls once (that compiles), saves what came out, then runs once for every line it reads. All answers are lines of JSON.
+Prepares, calls once (that compiles), saves what came out, then times one call for every line it reads. All answers are lines of JSON.
 """
 import importlib, json, os, re, resource, sys, time, warnings
 
@@ -27,6 +27,16 @@ def timed(f):
     return out, time.perf_counter() - wall, time.process_time() - cpu
 
 
+WARM = .05  # Seconds of calls before one that counts: in the pause threads fell asleep, and other processes filled the caches
+
+
+def warm(f, last):
+    "Call `f`, which took `last` seconds, until the state is steady again"
+    end = time.perf_counter() + WARM
+    while last < 10*WARM and time.perf_counter() < end: last = timed(f)[1]
+    return last
+
+
 def main(module, name, path):
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import cases
@@ -39,7 +49,11 @@ def main(module, name, path):
     np.savez(path, *(np.asarray(a) for a in out))
     del out
     say(first=first, imported=imported, jax=jax.__version__, library=getattr(nt, '__version__', '0.6.5'))
-    for _ in sys.stdin: say(**dict(zip(('wall', 'cpu'), timed(f)[1:])), peak=memory())
+    last = first if first < 10*WARM else timed(f)[1]
+    for _ in sys.stdin:
+        last = warm(f, last)
+        _, last, cpu = timed(f)
+        say(wall=last, cpu=cpu, peak=memory())
 
 
 if __name__ == '__main__': main(*sys.argv[1:])

@@ -18,8 +18,9 @@ from fastcore.basics import patch
 from .core import struct, static
 from .kernel import vary
 from .layer import Layer
-from .numerics import (
-    angle, arc, atan2, balance, det, half, half_gap, inv, legs, legs_eye, root, sliver)
+from neural_tangents_nb.numerics import (
+    angle, arc, atan2, balance, det, half, half_eye, half_gap, inv, legs, legs_eye,
+    root, sliver)
 
 # %% ../nbs/03_activations.ipynb #d0c9e832
 class Activation(Layer):
@@ -34,10 +35,13 @@ class Activation(Layer):
     def dvar(self, k11, k12, k22):
         r"$\frac12\mathbb{E}[\phi''(u)\phi(v)]$, the slope of `dual` in `k11`"
         return jax.jvp(lambda p: self.dual(p, k12, k22), (k11,), (jnp.ones_like(k11),))[1]
+    def variance(self, k):
+        r"$\mathbb{E}[\phi(u)^2]$ for a variance `k`; override where it is simpler"
+        return pushed(self, k, k, k)
     def need(self, want): return vary(want)
     def apply(self, params, x): return self.fn(x)
     def kernel(self, k):
-        out = k.nonlinear(lambda *ks: pushed(self, *ks), repr(self))
+        out = k.nonlinear(lambda *ks: pushed(self, *ks), repr(self), self.variance)
         return k.nonlinear(self.dual).tangent_of(out) if self.jumps else out # see below: jumps
 
 # %% ../nbs/03_activations.ipynb #50228612
@@ -129,15 +133,13 @@ class Erf(Activation):
     b: float = 1. # Input scale
     c: float = 0. # Output shift
     def fn(self, x): return self.a*jax.scipy.special.erf(self.b*x) + self.c
-    def legs(self, *k): return legs_eye(*(2*self.b**2*ki for ki in k))
-    def dual(self, *k):
-        y, x, *_ = self.legs(*k)
-        return 2/math.pi*self.a**2*atan2(x, y) + self.c**2
+    def legs(self, *k): return half_eye(*(2*self.b**2*ki for ki in k))
+    def dual(self, *k): return 2/math.pi*self.a**2*arc(self.legs(*k)[0]) + self.c**2
     def ddual(self, *k):
-        y, _, s1, s2 = self.legs(*k)
+        _, y, _, s1, s2 = self.legs(*k)
         return 4/math.pi*(self.a*self.b)**2/y/s1/s2
     def dvar(self, k11, k12, k22):
-        y, x, *_ = self.legs(k11, k12, k22)
+        _, y, x, *_ = self.legs(k11, k12, k22)
         return -2/math.pi*(self.a*self.b)**2*x/y/(1 + 2*self.b**2*k11)
 
 def Sigmoid_like() -> Erf:
@@ -193,6 +195,7 @@ class ABRelu(Activation):
     def ddual(self, *k):
         t, _, x, *_ = half(*k)
         return self.chord(x) - jnp.where(x > 0, 1, -1)*(self.bend()*arc(t))
+    def variance(self, k): return (self.a**2 + self.b**2)/2*k
     def dvar(self, k11, k12, k22):
         y, _, s1, s2 = legs(k11, k12, k22)
         return self.bend()/2*y*inv(k11/s1/s1)*s2/s1
@@ -236,13 +239,13 @@ class Gelu(Activation):
     approximate: bool = static(False) # Use the tanh approximation in the finite network?
     def fn(self, x): return jax.nn.gelu(x, approximate=self.approximate)
     def dual(self, k11, k12, k22):
-        y, x, s1, s2 = legs_eye(k11, k12, k22)
+        t, y, x, s1, s2 = half_eye(k11, k12, k22)
         t1, t2 = 1/(1 + k11), 1/(1 + k22)
-        bracket = x*(t1*s1*s1)*x*(t2*s2*s2)/y/s1/s2 + (k11*t1)*(k22*t2)*y*s1*s2 + k12*atan2(x, y)
+        bracket = x*(t1*s1*s1)*x*(t2*s2*s2)/y/s1/s2 + (k11*t1)*(k22*t2)*y*s1*s2 + k12*arc(t)
         return k12/4 + bracket/(2*math.pi)
     def ddual(self, k11, k12, k22):
-        y, x, s1, s2 = legs_eye(k11, k12, k22)
-        return 1/4 + (atan2(x, y) + x/y*(1/(1 + k11) + 1/(1 + k22) + (1/y/s1/s2)**2))/(2*math.pi)
+        t, y, x, s1, s2 = half_eye(k11, k12, k22)
+        return 1/4 + (arc(t) + x/y*(1/(1 + k11) + 1/(1 + k22) + (1/y/s1/s2)**2))/(2*math.pi)
     def dvar(self, k11, k12, k22):
         y, x, s1, s2 = legs_eye(k11, k12, k22)
         m11, m12, m22, t1, t2 = balance(k11, k12, k22)

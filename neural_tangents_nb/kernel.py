@@ -13,7 +13,7 @@ import jax, numpy as np
 from jax import numpy as jnp
 from fastcore.basics import patch
 from .core import struct, static, brief
-from .machine import apart, paired_dot
+from .machine import apart, paired_dot, settled
 
 # %% ../nbs/01_kernel.ipynb #0cba1b81
 def spread(
@@ -250,12 +250,15 @@ def itself(self: Kernel):
     return same
 
 @patch
-def map(self: Kernel, f):
-    "Push every block through `f(k11, k12, k22)`; `ntk` rides along as the tangent of `k12`"
-    v1 = self.var(self.cov1)
-    v2 = v1 if self.cov2 is None else self.var(self.cov2)
+def map(self: Kernel, f, one=None):
+    """Push every block through `f(k11, k12, k22)`; `ntk` rides along as the tangent of `k12`;
+    `one(v)`, if given, is `f(v, v, v)`"""
+    # A variance that differs in its last bit from reader to reader would be no input's own.
+    v1 = settled(self.var(self.cov1))
+    v2 = v1 if self.cov2 is None else settled(self.var(self.cov2))
     def own(cov, v):
         if cov is None: return None
+        if one is not None and self.diagonal_batch and not self.own_full: return one(v)
         row, col = (spread(v, side, not self.diagonal_batch, self.own_full) for side in (0, 1))
         return f(row, cov, col)
     row, col = spread(v1, 0, True, self.full), spread(v2, 1, True, self.full)
@@ -266,7 +269,8 @@ def map(self: Kernel, f):
         g = lambda k12: f(row, k12, col)
         return jax.jvp(g, (k12,), (ntk,)) if carried else (g(k12), ntk)
     nngp, ntk = apart(cross)(self.nngp, self.ntk)
-    cov1, cov2 = apart(own)(self.cov1, v1), apart(own)(self.cov2, v2)
+    own = apart(own) # of equal batches it is traced once
+    cov1, cov2 = own(self.cov1, v1), own(self.cov2, v2)
     return self.replace(nngp=nngp, ntk=ntk, cov1=cov1, cov2=cov2)
 
 # %% ../nbs/01_kernel.ipynb #aff7c517
@@ -285,15 +289,15 @@ def by_group(self: Kernel, f):
     return mixture(tuple((w, f(g)) for w, g in self.groups)) if self.groups else f(self)
 
 @patch
-def nonlinear(self: Kernel, f, name='This nonlinearity'):
+def nonlinear(self: Kernel, f, name='This nonlinearity', one=None):
     "`map` for a nonlinearity: only Gaussian activations have a closed-form expectation"
-    def one(k):
+    def through(k):
         if not k.is_gaussian: raise ValueError(
             f'{name} was applied to activations that are not Gaussian of mean zero (raw inputs, '
             'or the output of another nonlinearity, Dropout, Flatten or a product of branches). '
             'Put a Dense or Conv layer before it.')
-        return k.map(f).replace(is_gaussian=False)
-    return self.by_group(one)
+        return k.map(f, one).replace(is_gaussian=False)
+    return self.by_group(through)
 
 # %% ../nbs/01_kernel.ipynb #10ee2f3e
 @patch

@@ -57,7 +57,8 @@ def trusting(kernel_fn):
     return call
 
 def _check_finite(x, name):
-    if _trusted.get() or isinstance(x, jax.core.Tracer) or not jnp.issubdtype(x.dtype, jnp.inexact): return
+    known = not (_trusted.get() or isinstance(x, jax.core.Tracer))
+    if not known or not jnp.issubdtype(x.dtype, jnp.inexact): return
     with jax.ensure_compile_time_eval(): # data captured by a function under jit are known as well
         total = x.sum() if isinstance(x, jax.Array) else np.sum(x, dtype=np.float64)
         # The sum is finite unless an entry is not, or it overflows: only then look at each entry.
@@ -623,22 +624,24 @@ def tile(self: Layer, x1, x2, want):
     n1, n2 = x1.shape[b], (x1 if x2 is None else x2).shape[b]
     return tile_of(n1, n2, positions**(2 if need.positions else 1), x2 is None)
 
-def _marks(layer, parts, x, axis, mask_constant, need):
-    "For each example in `x` the variances behind all `parts` but the last"
+def _marks(layer, parts, xs, axis, mask_constant, need):
+    "For each example in each of `xs` the variances behind all `parts` but the last"
+    @jax.jit # traced once for both batches
     def one(x):
         k, out = _lift(layer, jnp.expand_dims(x, axis), None, mask_constant, False, need), []
         for p, w in parts[:-1]:
             k = p.run(k, w)
             out.append(k.variances())
         return jax.tree.map(lambda v: v[0], out)
-    return jax.lax.map(one, jnp.moveaxis(x, axis, 0)) if len(parts) > 1 else []
+    if len(parts) == 1: return [[] for x in xs]
+    return [jax.lax.map(one, jnp.moveaxis(x, axis, 0)) for x in xs]
 
 # %% ../nbs/02_layer.ipynb #88309243
 def _in_tiles(layer, x1, x2, mask_constant, ntk, want, get, tile):
     "The kernel by `tiled`"
     parts, axis = pieces(layer, want), _layout(layer.axes(), x1.ndim)[0]
     xs = [x1] if x2 is None else [x1, x2]
-    sides = [(x, _marks(layer, parts, x, axis, mask_constant, layer.need(want))) for x in xs]
+    sides = list(zip(xs, _marks(layer, parts, xs, axis, mask_constant, layer.need(want))))
     def cut(side, start):
         x, marks = sides[side*len(sides)//2]
         of = lambda a, axis: jax.lax.dynamic_slice_in_dim(a, start, tile[side], axis)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['inv', 'root', 'scale', 'balance', 'det', 'arctan_coefs', 'acute', 'atan2', 'legs', 'angle', 'half', 'arc', 'sliver',
-           'legs_eye', 'half_gap']
+           'legs_eye', 'half_eye', 'half_gap']
 
 # %% ../nbs/00a_numerics.ipynb #0b275b2f
 from decimal import Decimal, localcontext
@@ -93,7 +93,7 @@ def _horner(x, coefs):
 
 @jax.custom_jvp
 def _arctan_rest(r):
-    "$\\arctan(r) - r$ for $0\\le r\\le1$, to the precision of `r.dtype`"
+    "$\\arctan(r) - r$ for $|r|\\le1$, to the precision of `r.dtype`"
     n = ceil(log(8/float(jnp.finfo(r.dtype).eps))/log(1 + sqrt(2))/2 + .5)   # 2 z^(2n+1) < eps/4
     return r*r*r*_horner(r*r, arctan_coefs(n)[1:])
 
@@ -166,8 +166,8 @@ def half(
 def _size(x): return jnp.where(x > 0, x, -x) # unlike `jnp.abs`, with a slope at 0
 
 def arc(
-    t: jax.Array, # from 0 to 1
-) -> jax.Array:   # from 0 to $\pi/2$
+    t: jax.Array, # from -1 to 1
+) -> jax.Array:   # from $-\pi/2$ to $\pi/2$
     "The angle of which `t` is the tangent of the half"
     return 2*(t + _arctan_rest(t))
 
@@ -193,6 +193,16 @@ def legs_eye(
     sign = jnp.where(m11 + m22 < 0, -1, 1).astype(m12.dtype)
     d = (r1*r2)**2 + r2*r2*m11 + r1*r1*m22 + det(sign*m11, m12, sign*m22)
     return root(d), m12, s1, s2
+
+def half_eye(
+    k11: jax.Array, # variances of the left inputs
+    k12: jax.Array, # covariances
+    k22: jax.Array, # variances of the right inputs
+) -> tuple:         # `(t, y, x, s1, s2)`: as `legs_eye`, and `arc(t)` is `atan2(x, y)`
+    "Legs of $I+K$ and the tangent of half the angle opposite the off-diagonal one, from -1 to 1"
+    y, x, s1, s2 = legs_eye(k11, k12, k22)
+    long = lambda k, s: root((1 + k)/s/s)
+    return x/(y + long(k11, s1)*long(k22, s2)), y, x, s1, s2
 
 # %% ../nbs/00a_numerics.ipynb #b876eb5e
 def half_gap(
