@@ -56,7 +56,7 @@ def tile_of(
     square=False, # Are both batches one?
 ):
     "Rows and columns of a tile that the cache holds, None if the whole is not much larger"
-    most = held(2**20 if p == 1 else 2**18)//p # windows over positions make copies
+    most = held()//p
     if square: # four tiles a side leave out 6 of 16; less work than that is not worth a loop
         side = min(max(1, isqrt(most)), n1 if n1*n1*p < 2**19 else ceil(n1/4))
         return None if side >= n1 else (_even(n1, side),)*2
