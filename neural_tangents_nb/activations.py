@@ -18,9 +18,8 @@ from fastcore.basics import patch
 from .core import struct, static
 from .kernel import vary
 from .layer import Layer
-from neural_tangents_nb.numerics import (
-    angle, arc, atan2, balance, det, half, half_eye, half_gap, inv, legs, legs_eye,
-    root, sliver)
+from .numerics import angle, arc, atan2, balance, det, half, half_eye
+from .numerics import half_gap, inv, legs, legs_eye, root, sliver
 
 # %% ../nbs/03_activations.ipynb #d0c9e832
 class Activation(Layer):

@@ -6,6 +6,7 @@ from neural_tangents_nb import stax
 from neural_tangents_nb.core import test_close as close
 from neural_tangents_nb.cost import work_of
 from neural_tangents_nb.machine import corners
+from neural_tangents_nb.tiles import batch
 
 rng = np.random.RandomState(0)
 images = [jnp.asarray(rng.randn(n, 8, 8, 3)) for n in (5, 4)]
@@ -43,6 +44,24 @@ def test_what_cannot_be_cut():
     branch = stax.serial(conv(), branches(stax.serial(stax.Relu(), pool(), conv()), stax.serial(pool(), conv())), stax.Relu(), stax.GlobalAvgPool())
     attention = stax.serial(conv(), stax.Relu(), stax.GlobalSelfAttention(1, 1, 1, 1), stax.Relu(), stax.GlobalAvgPool())
     for net in (dropout, norm, branch, attention): assert cut(net, big) is None
+
+def test_dense_layers_go_with_the_nonlinearity_behind_them():
+    "One computation for what mixes nothing, up to a nonlinearity; what mixes positions stays alone"
+    sizes = lambda *layers: [len(u) for u in layer._units([(l, None) for l in layers])]
+    dense = stax.Dense(1)
+    assert sizes(dense, stax.Relu(), dense, dense, stax.Erf(), dense) == [2, 3, 1]
+    assert sizes(conv(), stax.Relu(), pool(), dense, stax.Relu()) == [1, 1, 1, 2]
+
+def test_tiles_do_not_ask_again_what_was_asked(monkeypatch):
+    "Inputs of `batch` are checked as a whole; those of a call are checked by it"
+    net, (x1, x2) = NETS['dense']
+    seen = []
+    monkeypatch.setattr(layer, '_check_finite', lambda x, name: seen.append(layer._trusted.get()))
+    batch(net.kernel_fn, 3, 0)(x1, x2, 'ntk')
+    assert len(seen) > 2 and all(seen)
+    net.kernel_fn(x1, x2, 'ntk')
+    assert seen[-2:] == [False, False]
+    with pytest.raises(ValueError, match='`x1` has NaN'): batch(net.kernel_fn, 3, 0)(x1.at[0, 0].set(np.nan), x2, 'ntk')
 
 def test_gradients_pass_through_tiles(monkeypatch):
     net, (x1, _) = NETS['dense']
