@@ -57,8 +57,9 @@ def tile_of(
 ):
     "Rows and columns of a tile that the cache holds, None if the whole is not much larger"
     most = held()//p
-    if square: # four tiles a side leave out 6 of 16; less work than that is not worth a loop
-        side = min(max(1, isqrt(most)), n1 if n1*n1*p < 2**19 else ceil(n1/4))
+    if square: # four tiles a side leave out 6 of 16, but small ones are not worth their turns
+        side = min(isqrt(most//2), max(isqrt(2**17//p), ceil(n1/4)))
+        side = n1 if n1*n1*p < 2**19 else max(1, side)
         return None if side >= n1 else (_even(n1, side),)*2
     if n1*n2 <= 2*most: return None
     rows = _even(n1, max(1, most//n2))
@@ -87,7 +88,7 @@ def tiled(
     if mirror is not None: I, J = I[I <= J], J[I <= J]
     f = jax.jit(f) # traced once, for the shapes and for the loop
     like = jax.eval_shape(f, I[0], J[0])
-    out = jax.tree.map(lambda a: jnp.zeros(shape + a.shape[2:], a.dtype), like)
+    out = jax.tree.map(lambda a: lax.empty(shape + a.shape[2:], a.dtype), like)
     return lax.scan(step, out, (I, J))[0]
 
 # %% ../nbs/00b_machine.ipynb #73e83be3
