@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from .core import (
     struct, static, brief, is_tree, tree_map, tree_leaves, canonical_get, select)
 from .kernel import Kernel, Need, keep, follow, lift, hidden
-from .machine import apart, mirrored, tile_of, tiled
+from .machine import apart, mirrored, settled, tile_of, tiled
 if TYPE_CHECKING: from jaxtyping import Real
 else: from typing import Annotated as Real # who runs this needs no jaxtyping
 
@@ -407,6 +407,8 @@ class Affine(Layer):
         y = y.replace(is_gaussian=True, is_input=False, shared=(False,)*len(y.shared))
         if not self.trainable:
             return y if y.ntk is None else y.replace(ntk=jnp.broadcast_to(y.ntk, y.nngp.shape))
+        # Fused readers would each form a mean over windows anew.
+        if self.mixes and y.ntk is not None: y = y.replace(nngp=settled(y.nngp))
         if not self.standard(): return y.learn()
         return y.learn(self.fan_in(k.shape1)/self.s[0]*k.nngp + (self.b_std is not None))
 
