@@ -76,12 +76,24 @@ def unmatrix(lay, c):
     return c.transpose(*range(len(lead)), *(len(lead) + np.argsort(_rows(0, lay.dims))))
 
 # %% ../nbs/16_predict.ipynb #e7f8c8d7
-@jax.jit
-def _finite(k): return jnp.isfinite(k).all()
+def on_host(a):
+    "`a`; on a CPU as an array of NumPy, which copies nothing, compiles nothing and wakes no threads"
+    here = isinstance(a, np.ndarray) or all(d.platform == 'cpu' for d in a.devices())
+    return np.asarray(a) if here else a
 
 @jax.jit
-def _asymmetry(k): # not finite if an entry is not
-    return jnp.abs(k - k.T).max()/jnp.maximum(jnp.abs(k).max(), jnp.finfo(k.dtype).tiny)
+def _gap(k): return jnp.abs(k - k.T).max()
+
+def _blocked_gap(k, block=128):
+    end = lambda i: slice(0, i+block)
+    blocks = ((k[i:i+block, end(i)], k[end(i), i:i+block].T) for i in range(0, len(k), block))
+    with np.errstate(invalid='ignore'): return np.max([np.abs(a - b).max() for a, b in blocks])
+
+def asymmetry(k):
+    "The largest difference of `k` and `k.T`, over the largest entry; not finite if an entry is not"
+    k = on_host(k)
+    gap = _blocked_gap(k) if isinstance(k, np.ndarray) else _gap(k)
+    return float(gap/max(k.max(), -k.min(), jnp.finfo(k.dtype).tiny))
 
 def floats(name, a):
     "`a` as an array of floats that is not empty; other input raises, naming `name`"
@@ -95,6 +107,8 @@ def floats(name, a):
     if not a.size: raise ValueError(f'{name} is empty, of shape {a.shape}')
     return a
 
+def _finite(a): return (np if isinstance(a, np.ndarray) else jnp).isfinite(a).all()
+
 def check_finite(name, sound):
     if not sound: raise ValueError(f'{name} has NaN or infinite entries')
 
@@ -102,7 +116,7 @@ def array(name, a):
     "`a` as an array of floats without NaN; other input raises, naming `name`"
     a = floats(name, a)
     with at_once(a):
-        if concrete(a): check_finite(name, _finite(a))
+        if concrete(a): check_finite(name, _finite(on_host(a)))
     return a
 
 def lazy_matrix(lay, k, name, square=False):
@@ -118,9 +132,9 @@ def kernel_matrix(lay, k, name):
     "The flattened train kernel; a kernel that is not square and symmetric raises"
     with at_once(k):
         k = matrix(lay, floats(name, k), name, lay.shape[0], lay.shape[0])
-        asymmetry = float(_asymmetry(k)) if concrete(k) else 0.
-    check_finite(name, math.isfinite(asymmetry))
-    if asymmetry > 1e-3:
+        skew = asymmetry(k) if concrete(k) else 0.
+    check_finite(name, math.isfinite(skew))
+    if skew > 1e-3:
         raise ValueError(f'{name} is not symmetric: is it kernel_fn(x_train, None, get)?')
     return k
 
@@ -131,11 +145,12 @@ def _halved(k, block=128):
     rows = lambda i: jnp.concatenate([k[i:i+block, :i], k[i:i+block, i:i+block]/2], 1)
     return [rows(i) for i in range(0, len(k), block)]
 
-def _spread(a, k_dt, half_dd, k_tt, diag):
-    r"$K_{tt} + AK_{dd}A^\top - AK_{dt} - K_{td}A^\top$ of $A^\top$ and the halved $K_{dd}$"
-    c = jnp.concatenate([s@a[:s.shape[1]] for s in half_dd]) - k_dt
-    if diag: return k_tt + 2*(a*c).sum(0)
-    half = a.T@c
+def _times(a, halves): r"$AS^\top$"; return jnp.concatenate([a[:, :s.shape[1]]@s.T for s in halves], 1)
+
+def _spread(a, c, k_tt, diag):
+    r"$K_{tt} + AK_{dd}A^\top - AK_{dt} - K_{td}A^\top$ of $A$ and $C$, $C+K_{td}$ half of $AK_{dd}$"
+    if diag: return k_tt + 2*(a*c).sum(1)
+    half = a@c.T
     return k_tt + half + half.T
 
 def _less(k_tt, c, diag): return k_tt - (c if diag else (c + c.T)/2) # symmetric to the last digit
@@ -143,10 +158,10 @@ def _less(k_tt, c, diag): return k_tt - (c if diag else (c + c.T)/2) # symmetric
 def _for_ever(solver, r, th_td, k_td, k_dd, k_tt, diag):
     "`moments` without end: one solve serves mean and covariance"
     if k_dd is None: # $\Theta=K$, and $K_{td}K^{-1}K_{dt}=\|L^{-1}K_{dt}\|^2$
-        h, w = jnp.split(solver.root(jnp.concatenate([th_td.T, r], 1)), [len(th_td)], 1)
-        return h.T@w, _less(k_tt, (h*h).sum(0) if diag else h.T@h, diag)
-    a = solver.solve(th_td.T)
-    return a.T@r, _spread(a, k_td.T, _halved(k_dd), k_tt, diag)
+        h, w = jnp.split(solver.root(jnp.concatenate([th_td, r.T]).T).T, [len(th_td)])
+        return h@w.T, _less(k_tt, (h*h).sum(1) if diag else h@h.T, diag)
+    a = solver.solve(th_td.T).T
+    return a@r, _spread(a, a@k_dd/2 - k_td, k_tt, diag)
 
 @partial(jax.jit, static_argnames='diag')
 @precise
@@ -158,7 +173,8 @@ def moments(solver, s, r, th_td, k_td=None, k_dd=None, k_tt=None, diag=False):
     half = None if k_dd is None else _halved(k_dd)
     def cov(s):
         if half is None: return _less(k_tt, solver.form(2*s, k_td.T, diag), diag)
-        return _spread(solver.flow(s, th_td.T), k_td.T, half, k_tt, diag)
+        a = solver.flow(s, th_td.T).T
+        return _spread(a, _times(a, half) - k_td, k_tt, diag)
     if not s.ndim: return mean, cov(s)
     c = jax.lax.map(cov, s.ravel())
     return mean, c.reshape(*s.shape, *c.shape[1:])
@@ -285,6 +301,10 @@ def posterior(train, get, s, td, tt, cov):
     th_td, k_td, y = _turn(v, th_td, k_td, train.y.T)
     return _result(lay, *moments(solver, s, y.T, th_td, k_td, k_dd, k_tt, diag), diag)
 
+def each(get, predict):
+    "`predict` of each of `get`, one after the other: at once they contend for the same cores"
+    return select(get, lambda g: jax.block_until_ready(predict(g)), 'Gaussians')
+
 def _result(lay, mean, cov, diag):
     mean = lay.unflat(mean)
     if cov is None: return mean
@@ -406,7 +426,7 @@ def gp_inference(
             td = _test_kernels(train.lay, k_test_train, need, 'k_test_train', train.lay.shape[0])
             if cov == 'diag': tt = _variances(train.lay, k_test_test, prior, 'k_test_test')
             elif cov: tt = _test_kernels(train.lay, k_test_test, prior, 'k_test_test', None)
-        return select(get, lambda g: posterior(train, g, None, td, tt, cov), 'Gaussians')
+        return each(get, lambda g: posterior(train, g, None, td, tt, cov))
     return predict_fn
 
 # %% ../nbs/16_predict.ipynb #335d1c46
@@ -590,7 +610,7 @@ def gradient_descent_mse_ensemble(
         if x_test is not None:
             td = points.test_train(lay, checked_inputs('x_test', x_test), need, kwargs)
             tt = points.test_test(lay, x_test, compute_cov, kwargs) if compute_cov else None
-        return select(get, lambda g: posterior(train, g, s, td, tt, compute_cov), 'Gaussians')
+        return each(get, lambda g: posterior(train, g, s, td, tt, compute_cov))
     return predict_fn
 
 # %% ../nbs/16_predict.ipynb #802700c6
@@ -839,7 +859,7 @@ def leave_one_out(
     "The prediction of each train observation from all others, as `Marginals`"
     train = _gram(k_train_train, y_train, diag_reg, diag_reg_absolute_scale, trace_axes)
     lay, solver = train.lay, train.solver('nngp')
-    inverse = solver.solve(jnp.eye(len(train.y), dtype=solver.l.dtype))
+    inverse = solver.solve(jnp.eye(len(train.y), dtype=solver.u.dtype))
     i = jnp.arange(lay.shape[0])
     blocks = jnp.linalg.inv(inverse.reshape(len(i), lay.d, len(i), lay.d)[i, :, i])
     mean = train.y - (blocks@(inverse@train.y).reshape(len(i), lay.d, -1)).reshape(train.y.shape)

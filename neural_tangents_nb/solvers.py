@@ -72,23 +72,26 @@ def _(primals, tangents):
     return phi(l, t), _dphi(l0, t)*dl + decay*dt
 
 # %% ../nbs/15_solvers.ipynb #abfc5668
-def _sound(k, l):
-    "Is `l` a Cholesky factor of `k` with every pivot above the rounding error of its sum?"
-    diagonal = lambda a: jnp.diagonal(a, axis1=-2, axis2=-1)
-    pivots, eps = diagonal(l)**2, jnp.finfo(k.dtype).eps
-    floor = 4*np.sqrt(k.shape[-1])*eps*diagonal(k).max(-1)
-    return jnp.isfinite(pivots).all(-1) & (pivots.min(-1) > floor)
-
 @jax.jit
 def regularize(k, r):
     "`k` with `r`, a number or one per row, added to its diagonal"
     return k + jnp.diag(jnp.broadcast_to(r, k.shape[:1]))
 
+@jax.custom_jvp
+def _symmetric(k): "`k`, whose derivatives are symmetric too"; return k
+_symmetric.defjvp(lambda primals, tangents: (primals[0], (tangents[0] + tangents[0].T)/2))
+
 @jax.jit
 def _cholesky(k, r):
-    k = regularize(k, r)
-    l = jnp.linalg.cholesky(k)
-    return l, _sound(k, l)
+    k = _symmetric(regularize(k, r))
+    return jax.lax.linalg.cholesky(k.T, symmetrize_input=False).T
+
+@jax.jit # on its own: in one program with the factor it would have XLA transpose that twice
+def _sound(k, r, u):
+    "Is `u` a Cholesky factor of `k + r` with every pivot above the rounding error of its sum?"
+    pivots, eps = jnp.diagonal(u)**2, jnp.finfo(k.dtype).eps
+    floor = 4*np.sqrt(len(k))*eps*(jnp.diagonal(k) + r).max()
+    return jnp.isfinite(pivots).all() & (pivots.min() > floor)
 
 # %% ../nbs/15_solvers.ipynb #dad467fc
 def singular(k):
@@ -109,23 +112,25 @@ def check_for_ever(solver, t, instead='use Eigh'):
 
 @struct
 class Cholesky:
-    r"A solver for $t=\infty$: $A=LL^\top$"
-    l: jax.Array # `(n, n)` the lower Cholesky factor
+    r"A solver for $t=\infty$: $A=U^\top U$"
+    u: jax.Array # `(n, n)` the upper Cholesky factor
     @classmethod
     def of(cls, k, noise=0.):
         """Factor `k` with `noise` on its diagonal; a singular matrix raises `LinAlgError`,
         or, where it is traced, gives NaN"""
         with at_once(k, noise):
-            l, sound = _cholesky(k, noise)
-            if concrete(sound) and not sound: raise singular(regularize(k, noise))
-        return cls(l)
+            u = _cholesky(k, noise)
+            if concrete(u) and not _sound(k, noise, u): raise singular(regularize(k, noise))
+        return cls(u)
+    @jax.jit
     @precise
-    def solve(self, b): return cho_solve((self.l, True), b)
-    def root(self, b): r"$L^{-1}b$"; return solve_triangular(self.l, b, lower=True)
+    def solve(self, b): return cho_solve((self.u.T, True), b)
+    @jax.jit
+    def root(self, b): r"$U^{-\top}b$"; return solve_triangular(self.u.T, b, lower=True)
     def flow(self, t, b):
         check_for_ever(self, t)
         return self.solve(b)
-    def logdet(self): return 2*jnp.log(jnp.diagonal(self.l)).sum()
+    def logdet(self): return 2*jnp.log(jnp.diagonal(self.u)).sum()
 
 # %% ../nbs/15_solvers.ipynb #66b84710
 def jitter(k):
@@ -133,7 +138,7 @@ def jitter(k):
     k = jax.lax.stop_gradient(k)
     scale = k.diagonal().mean()
     step = 10*jnp.finfo(k.dtype).eps*scale
-    bad = lambda r: ~_cholesky(k, r)[1] & (r < .1*scale)
+    bad = lambda r: ~_sound(k, r, _cholesky(k, r)) & (r < .1*scale)
     return jax.lax.while_loop(bad, lambda r: jnp.where(r == 0, step, 10*r), jnp.zeros_like(scale))
 
 # %% ../nbs/15_solvers.ipynb #f014ae9b
@@ -223,7 +228,10 @@ def noise(
         return r
     diag_reg = jnp.asarray(diag_reg, k.dtype)
     if absolute: return diag_reg
-    return diag_reg*k.diagonal().mean()
+    return diag_reg*(k.diagonal().mean() if isinstance(k, KernelMatrix) else _mean_diagonal(k))
+
+@jax.jit
+def _mean_diagonal(k): return k.diagonal().mean()
 
 # %% ../nbs/15_solvers.ipynb #80c1e9ba
 class LowRank(KernelMatrix):
