@@ -18,7 +18,7 @@ from .core import canonical_get, select, struct, tree_leaves
 from .kernel import Kernel
 from .solvers import (
     Cholesky, Eigh, at_once, check_solver, concrete, iterative,
-    noise, phi, precise, rank, regularize)
+    diagonal, noise, on_host, phi, precise, rank, regularize)
 from .tiles import KernelMatrix, Tiled, Whole
 if TYPE_CHECKING: from jaxtyping import Float, Int
 else: from typing import Annotated as Float, Annotated as Int # who runs this needs no jaxtyping
@@ -76,24 +76,19 @@ def unmatrix(lay, c):
     return c.transpose(*range(len(lead)), *(len(lead) + np.argsort(_rows(0, lay.dims))))
 
 # %% ../nbs/16_predict.ipynb #e7f8c8d7
-def on_host(a):
-    "`a`; on a CPU as an array of NumPy, which copies nothing, compiles nothing and wakes no threads"
-    here = isinstance(a, np.ndarray) or all(d.platform == 'cpu' for d in a.devices())
-    return np.asarray(a) if here else a
-
 @jax.jit
 def _gap(k): return jnp.abs(k - k.T).max()
 
 def _blocked_gap(k, block=128):
-    end = lambda i: slice(0, i+block)
-    blocks = ((k[i:i+block, end(i)], k[end(i), i:i+block].T) for i in range(0, len(k), block))
-    with np.errstate(invalid='ignore'): return np.max([np.abs(a - b).max() for a, b in blocks])
+    "`_gap` by NumPy, with the blocks below the diagonal only"
+    gaps = (k[i:i+block, :i+block] - k[:i+block, i:i+block].T for i in range(0, len(k), block))
+    with np.errstate(invalid='ignore'): return np.max([np.abs(g).max() for g in gaps])
 
 def asymmetry(k):
-    "The largest difference of `k` and `k.T`, over the largest entry; not finite if an entry is not"
+    "The largest difference of `k` and `k.T`, and a tolerable one; not finite if an entry is not"
     k = on_host(k)
     gap = _blocked_gap(k) if isinstance(k, np.ndarray) else _gap(k)
-    return float(gap/max(k.max(), -k.min(), jnp.finfo(k.dtype).tiny))
+    return float(gap), 1e-3*float(abs(diagonal(k)).max()) # where a kernel has its largest entry
 
 def floats(name, a):
     "`a` as an array of floats that is not empty; other input raises, naming `name`"
@@ -132,9 +127,9 @@ def kernel_matrix(lay, k, name):
     "The flattened train kernel; a kernel that is not square and symmetric raises"
     with at_once(k):
         k = matrix(lay, floats(name, k), name, lay.shape[0], lay.shape[0])
-        skew = asymmetry(k) if concrete(k) else 0.
-    check_finite(name, math.isfinite(skew))
-    if skew > 1e-3:
+        gap, tolerable = asymmetry(k) if concrete(k) else (0., 0.)
+    check_finite(name, math.isfinite(gap))
+    if gap > tolerable:
         raise ValueError(f'{name} is not symmetric: is it kernel_fn(x_train, None, get)?')
     return k
 
@@ -145,22 +140,27 @@ def _halved(k, block=128):
     rows = lambda i: jnp.concatenate([k[i:i+block, :i], k[i:i+block, i:i+block]/2], 1)
     return [rows(i) for i in range(0, len(k), block)]
 
-def _times(a, halves): r"$AS^\top$"; return jnp.concatenate([a[:, :s.shape[1]]@s.T for s in halves], 1)
+def _times(a, halves):
+    r"$AS^\top$"
+    return jnp.concatenate([a[:, :s.shape[1]]@s.T for s in halves], 1)
 
 def _spread(a, c, k_tt, diag):
-    r"$K_{tt} + AK_{dd}A^\top - AK_{dt} - K_{td}A^\top$ of $A$ and $C$, $C+K_{td}$ half of $AK_{dd}$"
+    r"$K_{tt} + AK_{dd}A^\top - AK_{dt} - K_{td}A^\top$ of $A$ and $C=AS^\top-K_{td}$"
     if diag: return k_tt + 2*(a*c).sum(1)
     half = a@c.T
     return k_tt + half + half.T
+
+def _by_rows(b): "$B^\\top$, in memory too"; return jax.lax.optimization_barrier(b.T)
 
 def _less(k_tt, c, diag): return k_tt - (c if diag else (c + c.T)/2) # symmetric to the last digit
 
 def _for_ever(solver, r, th_td, k_td, k_dd, k_tt, diag):
     "`moments` without end: one solve serves mean and covariance"
     if k_dd is None: # $\Theta=K$, and $K_{td}K^{-1}K_{dt}=\|L^{-1}K_{dt}\|^2$
-        h, w = jnp.split(solver.root(jnp.concatenate([th_td, r.T]).T).T, [len(th_td)])
+        h = _by_rows(solver.root(jnp.concatenate([th_td, r.T]).T))
+        h, w = jnp.split(h, [len(th_td)])
         return h@w.T, _less(k_tt, (h*h).sum(1) if diag else h@h.T, diag)
-    a = solver.solve(th_td.T).T
+    a = _by_rows(solver.solve(th_td.T))
     return a@r, _spread(a, a@k_dd/2 - k_td, k_tt, diag)
 
 @partial(jax.jit, static_argnames='diag')
