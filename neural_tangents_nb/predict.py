@@ -18,12 +18,16 @@ from .core import canonical_get, select, struct, tree_leaves
 from .kernel import Kernel
 from .solvers import (
     Cholesky, Eigh, at_once, check_solver, concrete, iterative,
-    diagonal, noise, on_host, phi, precise, rank, regularize)
+    diagonal, noise, on_host, phi, precise, rank)
 from .tiles import KernelMatrix, Tiled, Whole
 if TYPE_CHECKING: from jaxtyping import Float, Int
 else: from typing import Annotated as Float, Annotated as Int # who runs this needs no jaxtyping
 
 # %% ../nbs/16_predict.ipynb #195f6151
+def permuted(a, axes):
+    "`a.transpose(axes)`, or `a` itself, which takes no program, where they are in order already"
+    return a if list(axes) == sorted(axes) else a.transpose(axes)
+
 class Layout(NamedTuple):
     "How targets `(n, *outputs)` become a matrix `(n*d, q)`: kernel axes as rows, others as columns"
     shape: tuple # Shape of the targets
@@ -33,11 +37,11 @@ class Layout(NamedTuple):
     def dims(self): return tuple(self.shape[a] for a in self.kept[1:])
     @property
     def d(self): return math.prod(self.dims)
-    def flat(self, f): return f.transpose(self.kept + self.traced).reshape(len(f)*self.d, -1)
+    def flat(self, f): return permuted(f, self.kept + self.traced).reshape(len(f)*self.d, -1)
     def unflat(self, f):
         lead, order = f.shape[:-2], np.argsort(self.kept + self.traced)
         f = f.reshape(*lead, -1, *self.dims, *(self.shape[a] for a in self.traced))
-        return f.transpose(*range(len(lead)), *(len(lead) + order))
+        return permuted(f, (*range(len(lead)), *(len(lead) + order)))
 
 # %% ../nbs/16_predict.ipynb #4532f7c7
 def layout(y, trace_axes):
@@ -73,7 +77,7 @@ def unmatrix(lay, c):
     "Undo `matrix` on the last two axes of `c`"
     lead = c.shape[:-2]
     c = c.reshape(*lead, -1, *lay.dims, c.shape[-1]//lay.d, *lay.dims)
-    return c.transpose(*range(len(lead)), *(len(lead) + np.argsort(_rows(0, lay.dims))))
+    return permuted(c, (*range(len(lead)), *(len(lead) + np.argsort(_rows(0, lay.dims)))))
 
 # %% ../nbs/16_predict.ipynb #e7f8c8d7
 @jax.jit
@@ -136,7 +140,7 @@ def kernel_matrix(lay, k, name):
 # %% ../nbs/16_predict.ipynb #1bc59537
 def _halved(k, block=128):
     r"Rows of $S$ up to their last entry, $S+S^\top=K$: blocks below the diagonal, and half of it"
-    block = max(block, -(-len(k)//8))
+    block = max(block, -(-len(k)//4))
     rows = lambda i: jnp.concatenate([k[i:i+block, :i], k[i:i+block, i:i+block]/2], 1)
     return [rows(i) for i in range(0, len(k), block)]
 
@@ -239,18 +243,11 @@ class Train:
         "What regularizes the kernel `name`"
         k, reg = self.k(name), self.reg
         return keep(self.cache, ('noise', name), lambda: noise(k, reg, self.absolute), k, reg)
-    def regular(self, name):
-        "The flattened kernel `name`, regularized"
-        k, r = self.k(name), self.noise(name)
-        return keep(self.cache, ('regular', name), lambda: regularize(k, r), k, r)
     def solver(self, name, t=None):
         "`Cholesky` of the regularized kernel for `t=None`, else `Eigh`"
         if isinstance(k := self.k(name), KernelMatrix): return self.iterative(name, k, t)
-        if t is not None:
-            k = self.regular(name)
-            return keep(self.cache, (Eigh, name), lambda: Eigh.of(k), k)
-        r = self.noise(name)
-        return keep(self.cache, (Cholesky, name), lambda: Cholesky.of(k, r), k, r)
+        r, kind = self.noise(name), Cholesky if t is None else Eigh
+        return keep(self.cache, (kind, name), lambda: kind.of(k, r), k, r)
     def lazy(self, k):
         if self.by == 'cholesky': raise ValueError(
             "solver='cholesky', or this function, needs the kernel in memory: "
@@ -268,12 +265,16 @@ class Train:
         solver, k = self.solver(name, 0.), None if prior is None else self.k(prior)
         own = keep(self.cache, ('turned', name), solver.turned, solver)
         if prior is None: return own, solver.v, None
-        turn = lambda: _turn(solver.v, solver.v.T@k)[0]
+        turn = lambda: _conjugated(solver.v, k)
         return own, solver.v, keep(self.cache, ('turned', name, prior), turn, solver, k)
 
 @jax.jit
 @precise
-def _turn(v, *ks): return [None if k is None else k@v for k in ks]
+def _conjugated(v, k): return v.T@k@v
+
+@jax.jit
+@precise
+def _turn(v, y, *ks): return v.T@y, *(None if k is None else k@v for k in ks)
 
 # %% ../nbs/16_predict.ipynb #d10408e5
 # For each `get`, the kernel that drives the training, and the covariance at initialization
@@ -298,8 +299,8 @@ def posterior(train, get, s, td, tt, cov):
         k_dd = train.k(prior) if cov and not same else None
         return _result(lay, *moments(solver, s, train.y, th_td, k_td, k_dd, k_tt, diag), diag)
     solver, v, k_dd = train.turned(theta, None if same or not cov else prior)
-    th_td, k_td, y = _turn(v, th_td, k_td, train.y.T)
-    return _result(lay, *moments(solver, s, y.T, th_td, k_td, k_dd, k_tt, diag), diag)
+    y, th_td, k_td = _turn(v, train.y, th_td, k_td)
+    return _result(lay, *moments(solver, s, y, th_td, k_td, k_dd, k_tt, diag), diag)
 
 def each(get, predict):
     "`predict` of each of `get`, one after the other: at once they contend for the same cores"
@@ -438,8 +439,8 @@ def scaled_time(t, learning_rate, y):
     if t is None: return None
     if concrete(t) and not (np.asarray(t) >= 0).all():
         raise ValueError(f't must not be negative or NaN, got {t}')
-    t = jnp.asarray(t, y.dtype)
-    return learning_rate*t/y.size
+    xp = np if concrete(t, learning_rate) else jnp
+    return jnp.asarray(learning_rate*xp.asarray(t, y.dtype)/y.size, y.dtype)
 
 # %% ../nbs/16_predict.ipynb #02cf5b19
 def start(f0, shape, name):

@@ -178,31 +178,32 @@ def _flow(k, l, t, b):
 
 @_flow.defjvp
 def _(primals, tangents):
-    k, l, t, b = primals; dk, _, dt, db = tangents
+    k, l, t, b = primals; dk, _, dt, db = tangents # no `k`, no tangent of it
     s, l = t[..., None], jnp.maximum(l, 0)
     l = jnp.where(jnp.isinf(s), rank(l), l)
     decay = jnp.where(jnp.isinf(s), 0, jnp.exp(-l*jnp.where(jnp.isinf(s), 0, s)))
-    moved = (_divided(l, s)*dk)@b + _flow(k, primals[1], t, db)
+    moved = _flow(k, primals[1], t, db)
+    if dk is not None: moved = moved + (_divided(l, s)*dk)@b
     return _flow(*primals), moved + (decay*dt[..., None])[..., None]*b
 
 # %% ../nbs/15_solvers.ipynb #6897aec0
 @jax.jit
-def _eigh(k):
-    l, v = jnp.linalg.eigh(jax.lax.stop_gradient(k))
-    return l, v
+def _eigh(k, r):
+    k = regularize(k, r)
+    return k, *jnp.linalg.eigh(jax.lax.stop_gradient(k))
 
 @struct
 class Eigh:
     r"A solver for all times: $A=V\,\mathrm{diag}(l)\,V^\top$; if singular, the pseudo-inverse"
-    k: jax.Array # `(n, n)` the matrix $A$, regularization included; derivatives pass through it
+    k: jax.Array|None # `(n, n)` $A$, regularization included, for its derivatives; None: has none
     l: jax.Array # `(n,)` eigenvalues, ascending
     v: jax.Array|None # `(n, n)` eigenvectors in columns; None for a matrix in its own eigenbasis
     @classmethod
-    def of(cls, k): return cls(k, *_eigh(k))
+    def of(cls, k, noise=0.): return cls(*_eigh(k, noise))
     @precise
     def turned(self):
         r"The same matrix in its eigenbasis, $V^\top AV=\mathrm{diag}(l)$: `flow` costs no product"
-        return Eigh(jnp.diag(self.l) if concrete(self.k) else self.v.T@self.k@self.v, self.l, None)
+        return Eigh(None if concrete(self.k) else self.v.T@self.k@self.v, self.l, None)
     @jax.jit
     @precise
     def flow(self, t, b):
@@ -219,6 +220,7 @@ class Eigh:
     @precise
     def logdet(self):
         v = self.v
+        if self.k is None: return jnp.log(self.l).sum()
         moved = jnp.diagonal(self.k) if v is None else jnp.einsum('ji,jk,ki->i', v, self.k, v)
         return jnp.log(self.l + moved - jax.lax.stop_gradient(moved)).sum()
 
