@@ -244,7 +244,7 @@ def noise(
         return r
     own = k.diagonal() if isinstance(k, KernelMatrix) else diagonal(k)
     xp = np if concrete(diag_reg, own) else jnp
-    return jnp.asarray(diag_reg if absolute else xp.multiply(diag_reg, own.mean()), k.dtype)
+    return xp.asarray(diag_reg if absolute else xp.multiply(diag_reg, own.mean()), k.dtype)
 
 # %% ../nbs/15_solvers.ipynb #80c1e9ba
 class LowRank(KernelMatrix):
