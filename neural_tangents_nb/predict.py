@@ -18,12 +18,16 @@ from .core import canonical_get, select, struct, tree_leaves
 from .kernel import Kernel
 from .solvers import (
     Cholesky, Eigh, at_once, check_solver, concrete, iterative,
-    noise, phi, precise, rank, regularize)
+    diagonal, noise, on_host, phi, precise, rank)
 from .tiles import KernelMatrix, Tiled, Whole
 if TYPE_CHECKING: from jaxtyping import Float, Int
 else: from typing import Annotated as Float, Annotated as Int # who runs this needs no jaxtyping
 
 # %% ../nbs/16_predict.ipynb #195f6151
+def permuted(a, axes):
+    "`a.transpose(axes)`, or `a` itself, which takes no program, where they are in order already"
+    return a if list(axes) == sorted(axes) else a.transpose(axes)
+
 class Layout(NamedTuple):
     "How targets `(n, *outputs)` become a matrix `(n*d, q)`: kernel axes as rows, others as columns"
     shape: tuple # Shape of the targets
@@ -33,11 +37,11 @@ class Layout(NamedTuple):
     def dims(self): return tuple(self.shape[a] for a in self.kept[1:])
     @property
     def d(self): return math.prod(self.dims)
-    def flat(self, f): return f.transpose(self.kept + self.traced).reshape(len(f)*self.d, -1)
+    def flat(self, f): return permuted(f, self.kept + self.traced).reshape(len(f)*self.d, -1)
     def unflat(self, f):
         lead, order = f.shape[:-2], np.argsort(self.kept + self.traced)
         f = f.reshape(*lead, -1, *self.dims, *(self.shape[a] for a in self.traced))
-        return f.transpose(*range(len(lead)), *(len(lead) + order))
+        return permuted(f, (*range(len(lead)), *(len(lead) + order)))
 
 # %% ../nbs/16_predict.ipynb #4532f7c7
 def layout(y, trace_axes):
@@ -73,15 +77,22 @@ def unmatrix(lay, c):
     "Undo `matrix` on the last two axes of `c`"
     lead = c.shape[:-2]
     c = c.reshape(*lead, -1, *lay.dims, c.shape[-1]//lay.d, *lay.dims)
-    return c.transpose(*range(len(lead)), *(len(lead) + np.argsort(_rows(0, lay.dims))))
+    return permuted(c, (*range(len(lead)), *(len(lead) + np.argsort(_rows(0, lay.dims)))))
 
 # %% ../nbs/16_predict.ipynb #e7f8c8d7
 @jax.jit
-def _finite(k): return jnp.isfinite(k).all()
+def _gap(k): return jnp.abs(k - k.T).max()
 
-@jax.jit
-def _asymmetry(k): # not finite if an entry is not
-    return jnp.abs(k - k.T).max()/jnp.maximum(jnp.abs(k).max(), jnp.finfo(k.dtype).tiny)
+def _blocked_gap(k, block=128):
+    "`_gap` by NumPy, with the blocks below the diagonal only"
+    gaps = (k[i:i+block, :i+block] - k[:i+block, i:i+block].T for i in range(0, len(k), block))
+    with np.errstate(invalid='ignore'): return np.max([np.abs(g).max() for g in gaps])
+
+def asymmetry(k):
+    "The largest difference of `k` and `k.T`, and a tolerable one; not finite if an entry is not"
+    k = on_host(k)
+    gap = _blocked_gap(k) if isinstance(k, np.ndarray) else _gap(k)
+    return float(gap), 1e-3*float(abs(diagonal(k)).max()) # where a kernel has its largest entry
 
 def floats(name, a):
     "`a` as an array of floats that is not empty; other input raises, naming `name`"
@@ -95,6 +106,8 @@ def floats(name, a):
     if not a.size: raise ValueError(f'{name} is empty, of shape {a.shape}')
     return a
 
+def _finite(a): return (np if isinstance(a, np.ndarray) else jnp).isfinite(a).all()
+
 def check_finite(name, sound):
     if not sound: raise ValueError(f'{name} has NaN or infinite entries')
 
@@ -102,7 +115,7 @@ def array(name, a):
     "`a` as an array of floats without NaN; other input raises, naming `name`"
     a = floats(name, a)
     with at_once(a):
-        if concrete(a): check_finite(name, _finite(a))
+        if concrete(a): check_finite(name, _finite(on_host(a)))
     return a
 
 def lazy_matrix(lay, k, name, square=False):
@@ -118,35 +131,41 @@ def kernel_matrix(lay, k, name):
     "The flattened train kernel; a kernel that is not square and symmetric raises"
     with at_once(k):
         k = matrix(lay, floats(name, k), name, lay.shape[0], lay.shape[0])
-        asymmetry = float(_asymmetry(k)) if concrete(k) else 0.
-    check_finite(name, math.isfinite(asymmetry))
-    if asymmetry > 1e-3:
+        gap, tolerable = asymmetry(k) if concrete(k) else (0., 0.)
+    check_finite(name, math.isfinite(gap))
+    if gap > tolerable:
         raise ValueError(f'{name} is not symmetric: is it kernel_fn(x_train, None, get)?')
     return k
 
 # %% ../nbs/16_predict.ipynb #1bc59537
 def _halved(k, block=128):
     r"Rows of $S$ up to their last entry, $S+S^\top=K$: blocks below the diagonal, and half of it"
-    block = max(block, -(-len(k)//8))
+    block = max(block, -(-len(k)//4))
     rows = lambda i: jnp.concatenate([k[i:i+block, :i], k[i:i+block, i:i+block]/2], 1)
     return [rows(i) for i in range(0, len(k), block)]
 
-def _spread(a, k_dt, half_dd, k_tt, diag):
-    r"$K_{tt} + AK_{dd}A^\top - AK_{dt} - K_{td}A^\top$ of $A^\top$ and the halved $K_{dd}$"
-    c = jnp.concatenate([s@a[:s.shape[1]] for s in half_dd]) - k_dt
-    if diag: return k_tt + 2*(a*c).sum(0)
-    half = a.T@c
+def _times(a, halves):
+    r"$AS^\top$"
+    return jnp.concatenate([a[:, :s.shape[1]]@s.T for s in halves], 1)
+
+def _spread(a, c, k_tt, diag):
+    r"$K_{tt} + AK_{dd}A^\top - AK_{dt} - K_{td}A^\top$ of $A$ and $C=AS^\top-K_{td}$"
+    if diag: return k_tt + 2*(a*c).sum(1)
+    half = a@c.T
     return k_tt + half + half.T
+
+def _by_rows(b): "$B^\\top$, in memory too"; return jax.lax.optimization_barrier(b.T)
 
 def _less(k_tt, c, diag): return k_tt - (c if diag else (c + c.T)/2) # symmetric to the last digit
 
 def _for_ever(solver, r, th_td, k_td, k_dd, k_tt, diag):
     "`moments` without end: one solve serves mean and covariance"
     if k_dd is None: # $\Theta=K$, and $K_{td}K^{-1}K_{dt}=\|L^{-1}K_{dt}\|^2$
-        h, w = jnp.split(solver.root(jnp.concatenate([th_td.T, r], 1)), [len(th_td)], 1)
-        return h.T@w, _less(k_tt, (h*h).sum(0) if diag else h.T@h, diag)
-    a = solver.solve(th_td.T)
-    return a.T@r, _spread(a, k_td.T, _halved(k_dd), k_tt, diag)
+        h = _by_rows(solver.root(jnp.concatenate([th_td, r.T]).T))
+        h, w = jnp.split(h, [len(th_td)])
+        return h@w.T, _less(k_tt, (h*h).sum(1) if diag else h@h.T, diag)
+    a = _by_rows(solver.solve(th_td.T))
+    return a@r, _spread(a, a@k_dd/2 - k_td, k_tt, diag)
 
 @partial(jax.jit, static_argnames='diag')
 @precise
@@ -158,7 +177,8 @@ def moments(solver, s, r, th_td, k_td=None, k_dd=None, k_tt=None, diag=False):
     half = None if k_dd is None else _halved(k_dd)
     def cov(s):
         if half is None: return _less(k_tt, solver.form(2*s, k_td.T, diag), diag)
-        return _spread(solver.flow(s, th_td.T), k_td.T, half, k_tt, diag)
+        a = solver.flow(s, th_td.T).T
+        return _spread(a, _times(a, half) - k_td, k_tt, diag)
     if not s.ndim: return mean, cov(s)
     c = jax.lax.map(cov, s.ravel())
     return mean, c.reshape(*s.shape, *c.shape[1:])
@@ -223,18 +243,11 @@ class Train:
         "What regularizes the kernel `name`"
         k, reg = self.k(name), self.reg
         return keep(self.cache, ('noise', name), lambda: noise(k, reg, self.absolute), k, reg)
-    def regular(self, name):
-        "The flattened kernel `name`, regularized"
-        k, r = self.k(name), self.noise(name)
-        return keep(self.cache, ('regular', name), lambda: regularize(k, r), k, r)
     def solver(self, name, t=None):
         "`Cholesky` of the regularized kernel for `t=None`, else `Eigh`"
         if isinstance(k := self.k(name), KernelMatrix): return self.iterative(name, k, t)
-        if t is not None:
-            k = self.regular(name)
-            return keep(self.cache, (Eigh, name), lambda: Eigh.of(k), k)
-        r = self.noise(name)
-        return keep(self.cache, (Cholesky, name), lambda: Cholesky.of(k, r), k, r)
+        r, kind = self.noise(name), Cholesky if t is None else Eigh
+        return keep(self.cache, (kind, name), lambda: kind.of(k, r), k, r)
     def lazy(self, k):
         if self.by == 'cholesky': raise ValueError(
             "solver='cholesky', or this function, needs the kernel in memory: "
@@ -252,12 +265,16 @@ class Train:
         solver, k = self.solver(name, 0.), None if prior is None else self.k(prior)
         own = keep(self.cache, ('turned', name), solver.turned, solver)
         if prior is None: return own, solver.v, None
-        turn = lambda: _turn(solver.v, solver.v.T@k)[0]
+        turn = lambda: _conjugated(solver.v, k)
         return own, solver.v, keep(self.cache, ('turned', name, prior), turn, solver, k)
 
 @jax.jit
 @precise
-def _turn(v, *ks): return [None if k is None else k@v for k in ks]
+def _conjugated(v, k): return v.T@k@v
+
+@jax.jit
+@precise
+def _turn(v, y, *ks): return v.T@y, *(None if k is None else k@v for k in ks)
 
 # %% ../nbs/16_predict.ipynb #d10408e5
 # For each `get`, the kernel that drives the training, and the covariance at initialization
@@ -282,8 +299,12 @@ def posterior(train, get, s, td, tt, cov):
         k_dd = train.k(prior) if cov and not same else None
         return _result(lay, *moments(solver, s, train.y, th_td, k_td, k_dd, k_tt, diag), diag)
     solver, v, k_dd = train.turned(theta, None if same or not cov else prior)
-    th_td, k_td, y = _turn(v, th_td, k_td, train.y.T)
-    return _result(lay, *moments(solver, s, y.T, th_td, k_td, k_dd, k_tt, diag), diag)
+    y, th_td, k_td = _turn(v, train.y, th_td, k_td)
+    return _result(lay, *moments(solver, s, y, th_td, k_td, k_dd, k_tt, diag), diag)
+
+def each(get, predict):
+    "`predict` of each of `get`, one after the other: at once they contend for the same cores"
+    return select(get, lambda g: jax.block_until_ready(predict(g)), 'Gaussians')
 
 def _result(lay, mean, cov, diag):
     mean = lay.unflat(mean)
@@ -406,7 +427,7 @@ def gp_inference(
             td = _test_kernels(train.lay, k_test_train, need, 'k_test_train', train.lay.shape[0])
             if cov == 'diag': tt = _variances(train.lay, k_test_test, prior, 'k_test_test')
             elif cov: tt = _test_kernels(train.lay, k_test_test, prior, 'k_test_test', None)
-        return select(get, lambda g: posterior(train, g, None, td, tt, cov), 'Gaussians')
+        return each(get, lambda g: posterior(train, g, None, td, tt, cov))
     return predict_fn
 
 # %% ../nbs/16_predict.ipynb #335d1c46
@@ -418,8 +439,8 @@ def scaled_time(t, learning_rate, y):
     if t is None: return None
     if concrete(t) and not (np.asarray(t) >= 0).all():
         raise ValueError(f't must not be negative or NaN, got {t}')
-    t = jnp.asarray(t, y.dtype)
-    return learning_rate*t/y.size
+    xp = np if concrete(t, learning_rate) else jnp
+    return jnp.asarray(learning_rate*xp.asarray(t, y.dtype)/y.size, y.dtype)
 
 # %% ../nbs/16_predict.ipynb #02cf5b19
 def start(f0, shape, name):
@@ -590,7 +611,7 @@ def gradient_descent_mse_ensemble(
         if x_test is not None:
             td = points.test_train(lay, checked_inputs('x_test', x_test), need, kwargs)
             tt = points.test_test(lay, x_test, compute_cov, kwargs) if compute_cov else None
-        return select(get, lambda g: posterior(train, g, s, td, tt, compute_cov), 'Gaussians')
+        return each(get, lambda g: posterior(train, g, s, td, tt, compute_cov))
     return predict_fn
 
 # %% ../nbs/16_predict.ipynb #802700c6
@@ -839,7 +860,7 @@ def leave_one_out(
     "The prediction of each train observation from all others, as `Marginals`"
     train = _gram(k_train_train, y_train, diag_reg, diag_reg_absolute_scale, trace_axes)
     lay, solver = train.lay, train.solver('nngp')
-    inverse = solver.solve(jnp.eye(len(train.y), dtype=solver.l.dtype))
+    inverse = solver.solve(jnp.eye(len(train.y), dtype=solver.u.dtype))
     i = jnp.arange(lay.shape[0])
     blocks = jnp.linalg.inv(inverse.reshape(len(i), lay.d, len(i), lay.d)[i, :, i])
     mean = train.y - (blocks@(inverse@train.y).reshape(len(i), lay.d, -1)).reshape(train.y.shape)
