@@ -189,7 +189,7 @@ def test_few_entries_are_computed_as_one():
     "But not where tiles depend on their examples, have positions, or get further arguments; and where memory is short, fewer"
     columns = lambda net, x, size, **kwargs: dc.replace(tiling(1), kernel_fn=net.kernel_fn, x1=x, x2=x, size=size, kwargs=kwargs).columns()
     x, image = np.zeros((4000, 3), 'f4'), np.zeros((4000, 4, 3), 'f4')
-    assert columns(NET, x, 500) == tiles.SMALL//500 and columns(NET, x, 50) == 200 and columns(NET, x, 1000) == 1000 and columns(NET, x, 0) == 0
+    assert columns(NET, x, 500) == 2000 and columns(NET, x, 50) == 200 and columns(NET, x, 2000) == 2000 and columns(NET, x, 0) == 0
     assert columns(NET, image, 500) == 500 and columns(NET, x, 500, mask_constant=0.) == 500
     assert columns(stax.serial(stax.Dense(1), stax.Dropout(.5), stax.Relu()), x, 500) == 500
     sizes = [columns(NET, x, n)*n for n in (1000, 500, 250, 125, 63)]
