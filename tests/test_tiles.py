@@ -160,6 +160,43 @@ def test_inputs_that_are_large_or_masked():
     assert batch(lambda x1, x2: 1/x1@x1.T, 0, 0)(huge).shape == (4, 4)
 
 
+@pytest.mark.parametrize('x2', [None, X[:7]])
+def test_a_result_is_put_together_where_it_lives(monkeypatch, x2):
+    "By NumPy on the host, of which a processor's devices have their memory, by programs elsewhere: the same bits"
+    both = lambda x1, x2, get=None: {n: linear(x1, x2)**i for i, n in enumerate('ab', 1)}
+    host, cpu = (batch(both, 4, 0, store_on_device=on)(X, x2) for on in (False, True))
+    calls, write = [], tiles._write
+    monkeypatch.setattr(tiles, '_write', lambda *args: calls.append(args[4]) or write(*args))
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'other')
+    other = batch(both, 4, 0)(X, x2)
+    assert calls and min(calls)[0] < 4 # what stands out over the edge is cropped
+    for n in 'ab':
+        assert type(host[n]) is np.ndarray and isinstance(cpu[n], jax.Array) and isinstance(other[n], jax.Array)
+        assert (host[n] == cpu[n]).all() and (host[n] == other[n]).all()
+        if x2 is None: assert (host[n] == host[n].T).all()
+
+
+def test_a_result_on_the_device_is_its_own():
+    "It shares memory with nothing that is written later, and may be donated"
+    k = batch(linear, 4, 0)
+    first = k(X, None)
+    kept = np.array(first)
+    k(2*X, None)
+    np.testing.assert_array_equal(jax.jit(lambda a: a + 0, donate_argnums=0)(first), kept)
+
+
+def test_few_entries_are_computed_as_one():
+    "But not where tiles depend on their examples, have positions, or get further arguments; and where memory is short, fewer"
+    columns = lambda net, x, size, **kwargs: dc.replace(tiling(1), kernel_fn=net.kernel_fn, x1=x, x2=x, size=size, kwargs=kwargs).columns()
+    x, image = np.zeros((4000, 3), 'f4'), np.zeros((4000, 4, 3), 'f4')
+    assert columns(NET, x, 500) == 2000 and columns(NET, x, 50) == 200 and columns(NET, x, 2000) == 2000 and columns(NET, x, 0) == 0
+    assert columns(NET, image, 500) == 500 and columns(NET, x, 500, mask_constant=0.) == 500
+    assert columns(stax.serial(stax.Dense(1), stax.Dropout(.5), stax.Relu()), x, 500) == 500
+    sizes = [columns(NET, x, n)*n for n in (1000, 500, 250, 125, 63)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert dc.replace(tiling(4000), size=500).columns() == 500
+
+
 def test_only_the_first_process_shows_a_bar(monkeypatch):
     pytest.importorskip('tqdm')
     monkeypatch.setattr(tiles.sys, 'stderr', type('Terminal', (), dict(isatty=lambda self: True, write=lambda self, s: len(s), flush=lambda self: None))())
