@@ -62,17 +62,21 @@ def _total(out, terms):
     ts = [s() if t is None else s()*t for s, t in terms if not isinstance(t, SymbolicZero)]
     return sum((t for t in ts if t is not None), jnp.zeros_like(out))
 
+# Layers of equal shapes call what was traced once.
+_dual, _ddual, _dvar = (
+    jax.jit(lambda act, *k, n=n: getattr(act, n)(*k)) for n in ('dual', 'ddual', 'dvar'))
+
 @jax.custom_jvp
 def pushed(act, k11, k12, k22):
     "`act.dual`, differentiated by `act.ddual` and `act.dvar`"
-    return act.dual(k11, k12, k22)
+    return _dual(act, k11, k12, k22)
 
 def _pushed_jvp(primals, tangents):
     (act, *k), (dact, d11, d12, d22) = primals, tangents
-    out = act.dual(*k)
+    out = _dual(act, *k)
     leaves = lambda: _by_leaves(lambda a: a.dual(*k), act, dact)
-    return out, _total(out, [(leaves, None), (lambda: act.ddual(*k), d12),
-                             (lambda: act.dvar(*k), d11), (lambda: act.dvar(*k[::-1]), d22)])
+    return out, _total(out, [(leaves, None), (lambda: _ddual(act, *k), d12),
+                             (lambda: _dvar(act, *k), d11), (lambda: _dvar(act, *k[::-1]), d22)])
 
 pushed.defjvp(_pushed_jvp, symbolic_zeros=True)
 
