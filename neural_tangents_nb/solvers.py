@@ -36,7 +36,8 @@ def at_once(*inputs):
 def on_host(a):
     "`a`; numbers on a CPU as NumPy's array, which copies and compiles nothing and wakes no threads"
     if not concrete(a): return a
-    here = isinstance(a, np.ndarray) or all(d.platform == 'cpu' for d in a.devices())
+    mine = isinstance(a, jax.Array) and a.is_fully_addressable # not shared with other processes
+    here = mine and all(d.platform == 'cpu' for d in a.devices())
     return np.asarray(a) if here else a
 
 _P = ParamSpec('_P')
