@@ -6,8 +6,8 @@
 __all__ = ['SMALL', 'LARGEST', 'SHARE', 'PROGRAMS', 'cuts', 'at_hand', 'rows_of', 'n_rows', 'Assembly', 'owner_of', 'is_state',
            'blocks_of', 'Tiling', 'watched', 'out_of_memory', 'halving', 'edge_tiles', 'whole_state', 'Waves', 'split',
            'united', 'wave_tiles', 'wave_take', 'everywhere', 'padded_rows', 'gathered', 'settle', 'free_memory',
-           'count_tiles', 'compiled_once', 'check_batching', 'devices_of', 'check_arrays', 'check_finite',
-           'check_inputs', 'program_of', 'tiling', 'batch', 'check_concrete', 'KernelMatrix', 'times', 'Whole', 'Tiled']
+           'count_tiles', 'compiled_once', 'check_batching', 'devices_of', 'check_inputs', 'program_of', 'tiling',
+           'batch', 'check_concrete', 'KernelMatrix', 'times', 'Whole', 'Tiled']
 
 # %% ../nbs/14_tiles.ipynb #051ab097
 from collections import deque
@@ -214,13 +214,12 @@ def columns(self: Tiling):
 _mirrors = {paired: ft.partial(mirrored, paired=paired) for paired in (False, True)}
 
 @patch
-def run(self: Tiling, meanwhile=lambda: None):
-    "Compute all tiles and put them together; `meanwhile` is called when the first is under way"
+def run(self: Tiling):
+    "Compute all tiles and put them together"
     n1, n2 = self.sizes()
     (r1, at1), (r2, at2) = cuts(n1, self.size), cuts(n2, self.columns())
     device = lambda n: self.devices[n % len(self.devices)] if self.devices else None
     first = self.tile(0, 0, r1, r2, device(0))
-    meanwhile()
     if (r1, r2) == (n1, n2) and self.whole_is_tile(first): return jax.tree.map(np.asarray, first)
     half, paired = self.mirror(first)
     leaves, tree = jax.tree.flatten(blocks_of(first))
@@ -565,18 +564,13 @@ def devices_of(device_count):
     groups = map(of, range(jax.process_count()))
     return tuple(d for g in groups for d in g[:None if device_count == -1 else device_count])
 
-def check_arrays(**inputs):
-    "Raise if `inputs` are no arrays"
-    for name, x in inputs.items():
-        for a in jax.tree.leaves(x):
-            if isinstance(a, (str, bytes)): raise TypeError(
-                f'`{name}` must be an array, got {a!r}')
-
-def check_finite(kwargs, **inputs):
+def check_inputs(kwargs, **inputs):
     "Raise if floating `inputs` have NaN or infinite entries, unless some mark what is masked"
     if kwargs.get('mask_constant') is not None: return
     for name, x in inputs.items():
         for a in jax.tree.leaves(x):
+            if isinstance(a, (str, bytes)): raise TypeError(
+                f'`{name}` must be an array, got {a!r}')
             known = not isinstance(a, jax.core.Tracer)
             if not known or not jnp.issubdtype(jnp.result_type(a), jnp.inexact): continue
             with np.errstate(invalid='ignore', over='ignore'): # the sum itself nobody reads
@@ -584,10 +578,6 @@ def check_finite(kwargs, **inputs):
             if not np.isfinite(total) and not np.isfinite(a).all(): raise ValueError(
                 f'`{name}` has NaN or infinite entries; remove them, or mark missing entries by a '
                 'number and pass it as `mask_constant`')
-
-def check_inputs(kwargs, **inputs):
-    "Raise if `inputs` are no arrays or, unless some entries mark what is masked, not finite"
-    check_arrays(**inputs); check_finite(kwargs, **inputs)
 
 # %% ../nbs/14_tiles.ipynb #c86402a3
 def program_of(kernel_fn):
@@ -620,21 +610,18 @@ def batch(
     @ft.wraps(kernel_fn)
     def batched(x1, x2=None, *args, **kwargs):
         devices, state = devices_of(device_count), is_state(x1)
-        if not state: check_arrays(x1=x1, x2=x2)
-        check = lambda: None if state else check_finite(kwargs, x1=x1, x2=x2)
-        run = ft.partial(Tiling.run, meanwhile=check)
+        if not state: check_inputs(kwargs, x1=x1, x2=x2)
         t = tiling(kernel_fn, x1, x2, args, kwargs, batch_size, devices, store_on_device, progress,
                    program)
         alone = jax.process_count() == 1
-        if len(devices) < 2: return t.run_halving(run)
+        if len(devices) < 2: return t.run_halving()
         if alone and (state or not store_on_device): # devices in turn, and each tile comes home
             part = -(-t.sizes()[0]//len(devices))
-            return dc.replace(t, size=t.size or part).run_halving(run)
+            return dc.replace(t, size=t.size or part).run_halving()
         if state: raise NotImplementedError(
             'several processes cannot continue a Kernel in tiles: give batch the kernel_fn of the '
             'whole network, stax.serial(below, above), and inputs; or call the kernel_fn above '
             'without batch, under jax.jit')
-        check()
         # Processes must cut alike: none of them may halve its tiles.
         return t.run_halving(Tiling.run_sharded) if alone else t.run_sharded()
     return batched
