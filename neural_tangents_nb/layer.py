@@ -506,7 +506,8 @@ def axes(self: Serial, then=Layout((None, None))):
 def blocks(self: Serial, want):
     """The layers as `(blocks, wants)`: equal blocks in a row, or one of layers that repeat nothing,
     and what is wanted of a block's layers"""
-    layers, wants, out, i = self.layers, self.wants(want)[0], [], 0
+    layers, wants, i = self.layers, self.wants(want)[0], 0
+    out: list = []
     def kind(l):
         if not numeric(l): return object() # like no other
         return jax.tree.structure(l), tuple(map(np.shape, jax.tree.leaves(l)))
