@@ -183,6 +183,53 @@ def moments(solver, s, r, th_td, k_td=None, k_dd=None, k_tt=None, diag=False):
     c = jax.lax.map(cov, s.ravel())
     return mean, c.reshape(*s.shape, *c.shape[1:])
 
+# %% ../nbs/16_predict.ipynb #7d1e0a02
+def _pivots(f, tol):
+    r"Rows and columns that span the matrix `f` to `tol`, and $C$ with $f=C\,f_\mathrm{rows}$"
+    left, rows, cols, lower = f.copy(), [], [], []
+    while len(rows) < min(f.shape):
+        i, j = np.unravel_index(np.abs(left).argmax(), f.shape)
+        if abs(left[i, j]) <= tol: break
+        rows.append(i); cols.append(j); lower.append(left[:, j]/left[i, j])
+        left -= np.outer(lower[-1], left[i])
+    lower = np.reshape(lower, (-1, len(f))).T
+    return rows, cols, np.linalg.solve(lower[rows].T, lower.T).T
+
+def _growth(l, s):
+    r"$\varphi_s(l)$ of `(n,)` eigenvalues at `(T,)` times, scaled to 1, in NumPy's float64"
+    lost, l, s = np.asarray(rank(l)) == 0, np.maximum(l, 0).astype(float), s.astype(float)[:, None]
+    with np.errstate(divide='ignore', invalid='ignore'):
+        # Eigenvalues that differ by a few per cent have all but one function of time.
+        one = np.unique(np.round(16*np.log(l)) + lost/2, return_index=True)[1]
+        l, lost = l[one], lost[one]
+        f = np.where(l > 0, -np.expm1(-l*s)/l, s)
+    f = np.where(np.isinf(s) & lost, 0, f)
+    top = f.max(0)
+    return f[:, top > 0]/top[top > 0]
+
+def spanning(l, s):
+    "Indices of a few times among `(T,)` `s`, and `(T, few)` $C$, for `(n,)` eigenvalues `l`"
+    f, tol = _growth(l, s), max(4*np.finfo(l.dtype).eps, 2e-15) # itself is rounded in float64
+    f = f[:, _pivots(f, tol)[1]]
+    i, j = np.triu_indices(f.shape[1])
+    rows, _, c = _pivots(np.concatenate([f, f[:, i]*f[:, j]], 1), tol)
+    spare = -len(rows) % 4 # spectra alike shall have one compiled program
+    return np.array(rows + [0]*spare, int), np.pad(c, ((0, 0), (0, spare)))
+
+@partial(jax.jit, static_argnames='diag')
+@precise
+def _combined(c, d, k_tt, diag):
+    h = jnp.tensordot(c, d, 1)
+    return k_tt + (h if diag else (h + h.mT)/2) # symmetric to the last digit
+
+def moments_at_many(solver, s, r, th_td, k_td, k_dd, k_tt, diag):
+    "`moments` with covariances computed at few of the times, all numbers, and combined for others"
+    few, c = spanning(np.asarray(solver.l), np.asarray(s).ravel())
+    mean = moments(solver, s, r, th_td)[0]
+    d = moments(solver, s.ravel()[few], r, th_td, k_td, k_dd, jnp.zeros_like(k_tt), diag)[1]
+    c = jnp.asarray(c.reshape(*s.shape, -1), d.dtype)
+    return mean, _combined(c, d, k_tt, diag)
+
 # %% ../nbs/16_predict.ipynb #4505c2e7
 class Gaussian(NamedTuple):
     "A Gaussian over functions at test points, independent along `trace_axes` with one covariance"
@@ -300,7 +347,9 @@ def posterior(train, get, s, td, tt, cov):
         return _result(lay, *moments(solver, s, train.y, th_td, k_td, k_dd, k_tt, diag), diag)
     solver, v, k_dd = train.turned(theta, None if same or not cov else prior)
     y, th_td, k_td = _turn(v, train.y, th_td, k_td)
-    return _result(lay, *moments(solver, s, y, th_td, k_td, k_dd, k_tt, diag), diag)
+    many = cov and s.size >= 32 and concrete(solver, s)
+    way = moments_at_many if many else moments
+    return _result(lay, *way(solver, s, y, th_td, k_td, k_dd, k_tt, diag), diag)
 
 def each(get, predict):
     "`predict` of each of `get`, one after the other: at once they contend for the same cores"
