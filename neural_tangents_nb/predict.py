@@ -195,22 +195,22 @@ def _pivots(f, tol):
     lower = np.reshape(lower, (-1, len(f))).T
     return rows, cols, np.linalg.solve(lower[rows].T, lower.T).T
 
-def _growth(l, s):
+def _growth(l, lost, s):
     r"$\varphi_s(l)$ of `(n,)` eigenvalues at `(T,)` times, scaled to 1, in NumPy's float64"
-    lost, l, s = np.asarray(rank(l)) == 0, np.maximum(l, 0).astype(float), s.astype(float)[:, None]
-    with np.errstate(divide='ignore', invalid='ignore'):
-        # Eigenvalues that differ by a few per cent have all but one function of time.
-        one = np.unique(np.round(16*np.log(l)) + lost/2, return_index=True)[1]
-        l, lost = l[one], lost[one]
-        f = np.where(l > 0, -np.expm1(-l*s)/l, s)
+    l, s = np.maximum(l, 0).astype(float), s.astype(float)[:, None]
+    with np.errstate(divide='ignore', invalid='ignore'): f = np.where(l > 0, -np.expm1(-l*s)/l, s)
     f = np.where(np.isinf(s) & lost, 0, f)
     top = f.max(0)
     return f[:, top > 0]/top[top > 0]
 
-def spanning(l, s):
+def _columns(f, tol): return f[:, _pivots(f, tol)[1]]
+
+def spanning(l, s, block=128):
     "Indices of a few times among `(T,)` `s`, and `(T, few)` $C$, for `(n,)` eigenvalues `l`"
-    f, tol = _growth(l, s), max(4*np.finfo(l.dtype).eps, 2e-15) # itself is rounded in float64
-    f = f[:, _pivots(f, tol)[1]]
+    tol = max(4*np.finfo(l.dtype).eps, 2e-15) # functions that are themselves rounded in float64
+    lost = np.asarray(rank(l)) == 0 # at infinite time
+    part = lambda i: _columns(_growth(l[i:i+block], lost[i:i+block], s), tol)
+    f = _columns(np.concatenate([part(i) for i in range(0, len(l), block)], 1), tol)
     i, j = np.triu_indices(f.shape[1])
     rows, _, c = _pivots(np.concatenate([f, f[:, i]*f[:, j]], 1), tol)
     spare = -len(rows) % 4 # spectra alike shall have one compiled program

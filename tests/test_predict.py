@@ -175,7 +175,7 @@ def test_times_and_train_points(problem, t):
             for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(one)): close(a[i], b, rtol=1e-10)
 
 
-@pytest.mark.parametrize('t', [None, 5., np.geomspace(.1, 1e3, 5)])
+@pytest.mark.parametrize('t', [None, 5., np.geomspace(.1, 1e3, 5), np.geomspace(.1, 1e3, 60)])
 def test_more_points_than_a_block(t):
     "Symmetric products are halved by blocks: the formula in full, by eigenvalues, at a size that has several"
     r = np.random.RandomState(0)
@@ -211,6 +211,66 @@ def test_kernels_of_any_origin(problem):
         a, b, c = k(x, None, get, **kwargs), k(xt, x, get, **kwargs), k(xt, None, 'nngp', **kwargs)
         close(f(None, xt, get, True), predict.gp_inference(a, p.y[:len(x)], 1e-3)(get, b, c), rtol=1e-9)
         close(f(1e9, xt, get, True), f(None, xt, get, True), rtol=1e-6)
+
+
+# ---------------------------------------------------------------- many times from a few
+MANY = np.concatenate([[0., np.inf, 3., 0., 3.], np.geomspace(1e-3, 1e6, 55)]).reshape(6, 10)
+
+
+@pytest.mark.parametrize('get', ['nngp', 'ntk'])
+@pytest.mark.parametrize('twice', [False, True])
+def test_many_times(problem, get, twice):
+    "Covariances that are combined are those of each time alone: with the first and the last time, times that repeat, a singular kernel"
+    p, i = problem, jnp.array([0, 0, 1, 2, 3, 4, 5] if twice else range(9))
+    f = predict.gradient_descent_mse_ensemble(p.k, p.x[i], p.y[i], diag_reg=0. if twice else 1e-4)
+    for xt in (p.xt, None):
+        out, var = f(MANY, xt, get, True), f(MANY, xt, get, 'diag')
+        prior = p.k(p.xt if xt is not None else p.x[i], None, 'nngp')
+        flat = out.covariance.reshape(60, *prior.shape)
+        assert jnp.linalg.eigvalsh(flat).min() > -1e-13*prior.max()
+        if (prior == prior.mT).all(): assert (flat == flat.mT).all() # the prior's own rounding is not ours
+        close(var.variance, jnp.diagonal(out.covariance, axis1=-2, axis2=-1), rtol=1e-11)
+        for j in np.ndindex(MANY.shape):
+            one = f(MANY[j], xt, get, True)
+            close(out.mean[j], one.mean, rtol=1e-10)
+            assert abs(out.covariance[j] - one.covariance).max() < 1e-13*prior.max()
+        if xt is not None: assert (flat[0] == prior).all() and (flat[3] == flat[0]).all() and (flat[4] == flat[2]).all()
+        if get == 'nngp' and xt is not None: assert (jnp.diagonal(flat, axis1=1, axis2=2) <= prior.diagonal() + 1e-14*prior.max()).all()
+
+
+def test_many_times_are_few_covariances(problem, monkeypatch):
+    "What is computed at a thousand times is the covariance at some tens of them, and at each where times are traced"
+    asked, moments = [], predict.moments
+    monkeypatch.setattr(predict, 'moments', lambda solver, s, *a: asked.append(None if a[3:] == () else s.size) or moments(solver, s, *a))
+    f, t = ensemble(problem, diag_reg=1e-3), np.geomspace(.1, 1e3, 1000)
+    close(f(t, problem.xt, 'ntk', 'diag'), jax.jit(lambda t: f(t, problem.xt, 'ntk', 'diag'))(t), rtol=1e-11)
+    assert asked[0] is None and 8 < asked[1] < 60 and asked[2:] == [1000]
+    asked.clear(); f(t[:31], problem.xt, 'ntk', 'diag'); f(t, problem.xt, 'ntk')
+    assert asked == [31, None] or asked == [31, 1000]
+
+
+@pytest.mark.parametrize('dtype', ['f4', 'f8'])
+@pytest.mark.parametrize('decades', [1, 6, 12, 20])
+def test_a_few_times_span_all(dtype, decades):
+    "Products of any two eigenvalues' functions of time, in NumPy, from those at the times taken; the numbers that combine them are small"
+    r, eps = np.random.RandomState(decades), np.finfo(dtype).eps
+    l = np.sort(np.append(10**-r.uniform(0, decades, 80), [0, -eps])).astype(dtype)
+    s = np.append(10**r.uniform(-3, 3, 200), [0, np.inf, 1, 1]).astype(dtype)
+    few, c = predict.spanning(l, s)
+    assert len(few) < 110 and abs(c).max() < 5 and abs(c).sum(1).max() < 60
+    l, s = np.maximum(l, 0).astype(float), s.astype(float)[:, None]
+    with np.errstate(all='ignore'): f = np.where(l == 0, s, -np.expm1(-l*s)/l)
+    f[-3] = np.where(l > 10*eps*l.max(), 1/np.maximum(l, 1e-300), 0)
+    f = f/f.max(0)
+    for a in (f, (f[:, :, None]*f[:, None]).reshape(len(s), -1)): assert abs(c@a[few] - a).max() < max(30*eps, 1e-13)
+
+
+def test_slopes_at_many_times(problem):
+    "By test inputs, through covariances that are combined, against each time alone"
+    p, t = problem, np.geomspace(.1, 1e3, 40)
+    f = ensemble(p, diag_reg=1e-3)
+    slope = lambda ts: jax.grad(lambda xt: sum((f(t, xt, 'ntk', 'diag').variance**2).sum() for t in ts))(p.xt)
+    close(slope([t]), slope([t[:20], t[20:]]), rtol=1e-9)
 
 
 # ---------------------------------------------------------------- transformations
