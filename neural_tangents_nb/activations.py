@@ -231,6 +231,7 @@ class Sign(Activation):
     def fn(self, x): return jnp.sign(x)
     def dual(self, k11, k12, k22): return 1 - 2/math.pi*angle(k11, k12, k22)
     def ddual(self, k11, k12, k22): return 0*(k11 + k12 + k22)
+    def variance(self, k): return (k > 0).astype(k.dtype)
     def dvar(self, k11, k12, k22):
         y, x, s1, _ = legs(k11, k12, k22)
         return -x*inv(y)*inv(k11/s1/s1)/math.pi/s1/s1
