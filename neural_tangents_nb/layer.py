@@ -552,7 +552,6 @@ def _units(steps):
         if ready and not l.mixes: units[-1].append((l, w))
         else: units.append([(l, w)])
         ready = not (l.mixes or l.curved)
-    if len(units) > 1 and ready and len(units[-2]) > 1: units[-2:] = [units[-2] + units[-1]]
     return units
 
 @patch
@@ -560,7 +559,7 @@ def run(self: Serial, k, want, **kwargs):
     if not self.layers: return tree_map(lambda k: k.narrow(want), k)
     def through(k, unit):
         f = lambda k: ft.reduce(lambda k, lw: lw[0].run(k, lw[1], **kwargs), unit, k)
-        if len(unit) == 1 or not any(l.curved for l, _ in unit): return f(k)
+        if len(unit) == 1 or not unit[-1][0].curved: return f(k)
         return apart(f)(k).replace(x1_is_x2=k.x1_is_x2)
     for blocks, wants in self.blocks(want):
         step = lambda k, block: ft.reduce(through, _units(zip(block, wants)), k)

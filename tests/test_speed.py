@@ -49,9 +49,7 @@ def test_dense_layers_go_with_the_nonlinearity_behind_them():
     "One computation for what mixes nothing, up to a nonlinearity; what mixes positions stays alone"
     sizes = lambda *layers: [len(u) for u in layer._units([(l, None) for l in layers])]
     dense = stax.Dense(1)
-    assert sizes(dense, stax.Relu(), dense, dense, stax.Erf()) == [2, 3]
-    assert sizes(dense, stax.Relu(), dense, stax.Erf(), dense) == [2, 3] # nothing comes behind the last
-    assert sizes(stax.Relu(), dense) == [1, 1]
+    assert sizes(dense, stax.Relu(), dense, dense, stax.Erf(), dense) == [2, 3, 1]
     assert sizes(conv(), stax.Relu(), pool(), dense, stax.Relu()) == [1, 1, 1, 2]
 
 def test_layers_that_do_not_repeat_are_one_block():
