@@ -504,10 +504,8 @@ def axes(self: Serial, then=Layout((None, None))):
 # %% ../nbs/02_layer.ipynb #5b7f3257
 @patch
 def blocks(self: Serial, want):
-    """The layers as `(blocks, wants)`: equal blocks in a row, or one of layers that repeat nothing,
-    and what is wanted of a block's layers"""
-    layers, wants, i = self.layers, self.wants(want)[0], 0
-    out: list = []
+    "The layers as `(blocks, wants)`: equal blocks in a row, and what is wanted of a block's layers"
+    layers, wants, out, i = self.layers, self.wants(want)[0], [], 0
     def kind(l):
         if not numeric(l): return object() # like no other
         return jax.tree.structure(l), tuple(map(np.shape, jax.tree.leaves(l)))
@@ -521,10 +519,7 @@ def blocks(self: Serial, want):
         ways = [(n, times(n)) for n in range(1, (len(layers) - i)//2 + 1)]
         n, m = max(ways, key=lambda nm: nm[0]*nm[1]*(nm[1] > 1), default=(1, 1))
         if m == 1: n = 1
-        if m == 1 and out and len(out[-1][0]) == 1:
-            (alone,), w = out.pop()
-            out.append(([alone + layers[i:i+1]], w + wants[i:i+1]))
-        else: out.append(([layers[j:j+n] for j in range(i, i + n*m, n)], wants[i:i+n]))
+        out.append(([layers[j:j+n] for j in range(i, i + n*m, n)], wants[i:i+n]))
         i += n*m
     return out
 
