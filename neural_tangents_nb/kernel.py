@@ -258,8 +258,8 @@ def map(self: Kernel, f, one=None):
     v2 = v1 if self.cov2 is None else settled(self.var(self.cov2))
     def own(cov, v):
         if cov is None: return None
-        alone = not (self.own_full and self.n_positions) # no covariances of positions
-        if one is not None and self.diagonal_batch and alone: return one(v)
+        if self.diagonal_batch and not (self.own_full and self.n_positions): # variances alone
+            return f(v, v, v) if one is None else one(v)
         row, col = (spread(v, side, not self.diagonal_batch, self.own_full) for side in (0, 1))
         return f(row, cov, col)
     row, col = spread(v1, 0, True, self.full), spread(v2, 1, True, self.full)

@@ -18,8 +18,8 @@ from .core import canonical_get, select, struct, tree_leaves
 from .kernel import Kernel
 from .solvers import (
     Cholesky, Eigh, at_once, check_solver, concrete, iterative,
-    diagonal, noise, on_host, phi, precise, rank)
-from .tiles import KernelMatrix, Tiled, Whole
+    diagonal, noise, phi, precise, rank)
+from .tiles import KernelMatrix, Tiled, Whole, at_hand
 if TYPE_CHECKING: from jaxtyping import Float, Int
 else: from typing import Annotated as Float, Annotated as Int # who runs this needs no jaxtyping
 
@@ -90,7 +90,7 @@ def _blocked_gap(k, block=128):
 
 def asymmetry(k):
     "The largest difference of `k` and `k.T`, and a tolerable one; not finite if an entry is not"
-    k = on_host(k)
+    k = at_hand(k)
     gap = _blocked_gap(k) if isinstance(k, np.ndarray) else _gap(k)
     return float(gap), 1e-3*float(abs(diagonal(k)).max()) # where a kernel has its largest entry
 
@@ -115,7 +115,7 @@ def array(name, a):
     "`a` as an array of floats without NaN; other input raises, naming `name`"
     a = floats(name, a)
     with at_once(a):
-        if concrete(a): check_finite(name, _finite(on_host(a)))
+        if concrete(a): check_finite(name, _finite(at_hand(a)))
     return a
 
 def lazy_matrix(lay, k, name, square=False):
@@ -347,7 +347,7 @@ def posterior(train, get, s, td, tt, cov):
         return _result(lay, *moments(solver, s, train.y, th_td, k_td, k_dd, k_tt, diag), diag)
     solver, v, k_dd = train.turned(theta, None if same or not cov else prior)
     y, th_td, k_td = _turn(v, train.y, th_td, k_td)
-    many = cov and s.size >= 32 and concrete(solver, s)
+    many = cov and s.size >= 32 and concrete(solver, s) # of fewer, nearly all would be taken
     way = moments_at_many if many else moments
     return _result(lay, *way(solver, s, y, th_td, k_td, k_dd, k_tt, diag), diag)
 

@@ -246,7 +246,7 @@ def test_many_times_are_few_covariances(problem, monkeypatch):
     close(f(t, problem.xt, 'ntk', 'diag'), jax.jit(lambda t: f(t, problem.xt, 'ntk', 'diag'))(t), rtol=1e-11)
     assert asked[0] is None and 8 < asked[1] < 60 and asked[2:] == [1000]
     asked.clear(); f(t[:31], problem.xt, 'ntk', 'diag'); f(t, problem.xt, 'ntk')
-    assert asked == [31, None] or asked == [31, 1000]
+    assert asked == [31, 1000] # few times, and a mean alone, by the formula
 
 
 @pytest.mark.parametrize('dtype', ['f4', 'f8'])
