@@ -504,8 +504,10 @@ def axes(self: Serial, then=Layout((None, None))):
 # %% ../nbs/02_layer.ipynb #5b7f3257
 @patch
 def blocks(self: Serial, want):
-    "The layers as `(blocks, wants)`: equal blocks in a row, and what is wanted of a block's layers"
-    layers, wants, out, i = self.layers, self.wants(want)[0], [], 0
+    """The layers as `(blocks, wants)`: equal blocks in a row, or one of layers that repeat nothing,
+    and what is wanted of a block's layers"""
+    layers, wants, i = self.layers, self.wants(want)[0], 0
+    out: list = []
     def kind(l):
         if not numeric(l): return object() # like no other
         return jax.tree.structure(l), tuple(map(np.shape, jax.tree.leaves(l)))
@@ -519,7 +521,10 @@ def blocks(self: Serial, want):
         ways = [(n, times(n)) for n in range(1, (len(layers) - i)//2 + 1)]
         n, m = max(ways, key=lambda nm: nm[0]*nm[1]*(nm[1] > 1), default=(1, 1))
         if m == 1: n = 1
-        out.append(([layers[j:j+n] for j in range(i, i + n*m, n)], wants[i:i+n]))
+        if m == 1 and out and len(out[-1][0]) == 1:
+            (alone,), w = out.pop()
+            out.append(([alone + layers[i:i+1]], w + wants[i:i+1]))
+        else: out.append(([layers[j:j+n] for j in range(i, i + n*m, n)], wants[i:i+n]))
         i += n*m
     return out
 
@@ -547,6 +552,7 @@ def _units(steps):
         if ready and not l.mixes: units[-1].append((l, w))
         else: units.append([(l, w)])
         ready = not (l.mixes or l.curved)
+    if len(units) > 1 and ready and len(units[-2]) > 1: units[-2:] = [units[-2] + units[-1]]
     return units
 
 @patch
@@ -554,7 +560,7 @@ def run(self: Serial, k, want, **kwargs):
     if not self.layers: return tree_map(lambda k: k.narrow(want), k)
     def through(k, unit):
         f = lambda k: ft.reduce(lambda k, lw: lw[0].run(k, lw[1], **kwargs), unit, k)
-        if len(unit) == 1 or not unit[-1][0].curved: return f(k)
+        if len(unit) == 1 or not any(l.curved for l, _ in unit): return f(k)
         return apart(f)(k).replace(x1_is_x2=k.x1_is_x2)
     for blocks, wants in self.blocks(want):
         step = lambda k, block: ft.reduce(through, _units(zip(block, wants)), k)

@@ -49,8 +49,19 @@ def test_dense_layers_go_with_the_nonlinearity_behind_them():
     "One computation for what mixes nothing, up to a nonlinearity; what mixes positions stays alone"
     sizes = lambda *layers: [len(u) for u in layer._units([(l, None) for l in layers])]
     dense = stax.Dense(1)
-    assert sizes(dense, stax.Relu(), dense, dense, stax.Erf(), dense) == [2, 3, 1]
+    assert sizes(dense, stax.Relu(), dense, dense, stax.Erf()) == [2, 3]
+    assert sizes(dense, stax.Relu(), dense, stax.Erf(), dense) == [2, 3] # nothing comes behind the last
+    assert sizes(stax.Relu(), dense) == [1, 1]
     assert sizes(conv(), stax.Relu(), pool(), dense, stax.Relu()) == [1, 1, 1, 2]
+
+def test_layers_that_do_not_repeat_are_one_block():
+    "So that a dense layer goes with the nonlinearity behind it there too, though of the last one less is wanted"
+    def sizes(*acts):
+        net = stax.serial(*[l for act in acts for l in (stax.Dense(1), act())], stax.Dense(1))
+        return [[len(b) for b in blocks] for blocks, _ in net.blocks(layer.Need(own=-1))]
+    assert sizes(*[stax.Relu]*3) == [[2, 2], [3]]
+    assert sizes(stax.Relu, stax.Erf, stax.Rbf) == [[7]]
+    assert sizes(stax.Erf, *[stax.Relu]*4, stax.Rbf) == [[2], [2, 2, 2, 2], [3]]
 
 def test_tiles_do_not_ask_again_what_was_asked(monkeypatch):
     "Inputs of `batch` are checked as a whole; those of a call are checked by it"
