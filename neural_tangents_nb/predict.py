@@ -12,13 +12,13 @@ __all__ = ['Gaussian', 'Marginals', 'by_solves', 'gp_inference', 'gradient_desce
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 import math
-import jax, numpy as np
+import jax, numpy as np, scipy.linalg
 from jax import numpy as jnp
 from .core import canonical_get, select, struct, tree_leaves
 from .kernel import Kernel
 from .solvers import (
     Cholesky, Eigh, at_once, check_solver, concrete, iterative,
-    diagonal, noise, phi, precise, rank)
+    diagonal, hosted, noise, phi, precise, rank)
 from .tiles import KernelMatrix, Tiled, Whole, at_hand
 if TYPE_CHECKING: from jaxtyping import Float, Int
 else: from typing import Annotated as Float, Annotated as Int # who runs this needs no jaxtyping
@@ -148,30 +148,60 @@ def _times(a, halves):
     r"$AS^\top$"
     return jnp.concatenate([a[:, :s.shape[1]]@s.T for s in halves], 1)
 
+def _half(a, k):
+    r"$AS^\top$, where $S+S^\top=K$: by NumPy's arrays the half below the diagonal"
+    if not hosted(a, k): return a@k/2
+    k, b = at_hand(k), a.T
+    trmm = scipy.linalg.get_blas_funcs('trmm', (k, b))
+    return (trmm(1, k.T, b, lower=True) - (k.diagonal()/2)[:, None]*b).T
+
 def _spread(a, c, k_tt, diag):
     r"$K_{tt} + AK_{dd}A^\top - AK_{dt} - K_{td}A^\top$ of $A$ and $C=AS^\top-K_{td}$"
     if diag: return k_tt + 2*(a*c).sum(1)
     half = a@c.T
     return k_tt + half + half.T
 
-def _by_rows(b): "$B^\\top$, in memory too"; return jax.lax.optimization_barrier(b.T)
+def _by_rows(b):
+    r"$B^\top$, in memory too"
+    return b.T if isinstance(b, np.ndarray) else jax.lax.optimization_barrier(b.T)
 
 def _less(k_tt, c, diag): return k_tt - (c if diag else (c + c.T)/2) # symmetric to the last digit
 
-def _for_ever(solver, r, th_td, k_td, k_dd, k_tt, diag):
-    "`moments` without end: one solve serves mean and covariance"
-    if k_dd is None: # $\Theta=K$, and $K_{td}K^{-1}K_{dt}=\|L^{-1}K_{dt}\|^2$
-        h = _by_rows(solver.root(jnp.concatenate([th_td, r.T]).T))
-        h, w = jnp.split(h, [len(th_td)])
-        return h@w.T, _less(k_tt, (h*h).sum(1) if diag else h@h.T, diag)
-    a = _by_rows(solver.solve(th_td.T))
-    return a@r, _spread(a, a@k_dd/2 - k_td, k_tt, diag)
+# %% ../nbs/16_predict.ipynb #c0ffee16
+@partial(jax.jit, static_argnames='diag')
+@precise
+def _by_root(h, k_tt, diag):
+    h, w = jnp.split(h, [len(k_tt)])
+    return h@w.T, _less(k_tt, (h*h).sum(1) if diag else h@h.T, diag)
 
 @partial(jax.jit, static_argnames='diag')
 @precise
+def _by_solution(a, c, r, k_td, k_tt, diag): return a@r, _spread(a, c - k_td, k_tt, diag)
+
+@jax.jit
+@precise
+def _product(a, b): return a@b
+
+def _for_ever(solver, r, th_td, k_td, k_dd, k_tt, diag):
+    "`moments` without end: one solve serves mean and covariance"
+    if k_tt is None: return _product(th_td, solver.solve(r)), None
+    if k_dd is not None:
+        a = _by_rows(solver.solve(th_td.T))
+        return _by_solution(a, _half(a, k_dd), r, k_td, k_tt, diag)
+    # $\Theta=K$, and $K_{td}K^{-1}K_{dt}=\|L^{-1}K_{dt}\|^2$
+    xp = np if isinstance(r, np.ndarray) else jnp
+    return _by_root(_by_rows(solver.root(xp.concatenate([th_td, r.T]).T)), k_tt, diag)
+
 def moments(solver, s, r, th_td, k_td=None, k_dd=None, k_tt=None, diag=False):
     r"Mean $\Theta_{td}\varphi_s(\Theta_{dd})r$, with `k_tt` covariance or variances, at times `s`"
-    if s is None and k_tt is not None: return _for_ever(solver, r, th_td, k_td, k_dd, k_tt, diag)
+    if s is not None or not hosted(solver.u, r, th_td):
+        return _moments(solver, s, r, th_td, k_td, k_dd, k_tt, diag)
+    return _for_ever(solver, at_hand(r), at_hand(th_td), k_td, k_dd, k_tt, diag)
+
+@partial(jax.jit, static_argnames='diag')
+@precise
+def _moments(solver, s, r, th_td, k_td, k_dd, k_tt, diag):
+    if s is None: return _for_ever(solver, r, th_td, k_td, k_dd, k_tt, diag)
     mean = th_td@solver.flow(s, r)
     if k_tt is None: return mean, None
     half = None if k_dd is None else _halved(k_dd)
