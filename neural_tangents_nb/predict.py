@@ -211,7 +211,9 @@ def moments(solver, s, r, th_td, k_td=None, k_dd=None, k_tt=None, diag=False):
 @precise
 def _moments(solver, s, r, th_td, k_td, k_dd, k_tt, diag):
     if s is None: return _for_ever(solver, r, th_td, k_td, k_dd, k_tt, diag)
-    mean = th_td@solver.flow(s, r)
+    # With the times last nothing is transposed before the product.
+    flow = jax.vmap(lambda s: solver.flow(s, r), out_axes=-1)(s.ravel())
+    mean = jnp.moveaxis(jnp.tensordot(th_td, flow, 1), -1, 0).reshape(*s.shape, len(th_td), -1)
     if k_tt is None: return mean, None
     half = None if k_dd is None else _halved(k_dd)
     def cov(s):
@@ -360,7 +362,7 @@ def _conjugated(v, k): return v.T@k@v
 
 @jax.jit
 @precise
-def _turn(v, y, *ks): return v.T@y, *(None if k is None else k@v for k in ks)
+def _turn(v, y, *ks): return (y.T@v).T, *(None if k is None else k@v for k in ks)
 
 # %% ../nbs/16_predict.ipynb #d10408e5
 # For each `get`, the kernel that drives the training, and the covariance at initialization
