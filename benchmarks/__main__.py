@@ -36,12 +36,15 @@ class Runner:
         self.failed = (self.process.stderr.read().strip().splitlines() or ['it said nothing'])[-1][:160]
         return None
 
+    def ask(self, what):
+        self.process.stdin.write(what + '\n')
+        self.process.stdin.flush()
+        return self.answer()
+
     def turn(self):
         if self.failed: return
         time.sleep(PAUSE)
-        self.process.stdin.write('\n')
-        self.process.stdin.flush()
-        got = self.answer()
+        got = self.ask('time')
         if got: self.calls.append(got)
 
     def close(self):
@@ -51,6 +54,7 @@ class Runner:
     def median(self, what='wall'): return statistics.median(c[what] for c in self.calls) if self.calls else float('inf')
     def compile(self): return max(self.first['first'] - self.median(), 0.)
     def memory(self): return self.calls[-1]['peak'] - self.first['imported']
+    def planned(self): return (self.ask('plan') or {}).get('planned')
     def outputs(self):
         with np.load(self.path) as f: return [f[n].astype(np.float64) for n in f.files]
 
@@ -78,13 +82,14 @@ def measure(name, entries, rtol, args):
                 if i == 0: others = [r for r in others if r.median() <= 2*min(o.median() for o in others)] or others
             if ours.failed: return dict(name=name, error=ours.failed)
             row = dict(name=name, seconds=ours.median(), cpu=ours.median('cpu'), compile=ours.compile(), memory=ours.memory(),
-                       per_entry=ours.median()/entries, rounds=len(ours.calls))
+                       planned=ours.planned(), per_entry=ours.median()/entries, rounds=len(ours.calls))
             if exact and not exact.failed: row['float32'] = distance(ours.outputs(), exact.outputs())
             running = [r for r in others if r.calls]
             if not running: return row | (dict(reference_error=others[0].failed) if others else {})
             best = min(running, key=Runner.median)
             row |= dict(reference=best.median(), reference_cpu=best.median('cpu'), runtime=best.label, ratio=best.median()/ours.median(),
-                        reference_compile=best.compile(), reference_memory=best.memory(), difference=distance(ours.outputs(), best.outputs()))
+                        reference_compile=best.compile(), reference_memory=best.memory(),
+                        reference_planned=best.planned(), difference=distance(ours.outputs(), best.outputs()))
             if exact and not exact.failed: row['reference_float32'] = distance(best.outputs(), exact.outputs())
             if rtol is None: row['difference'] = row['float32'] = row['reference_float32'] = None
             # Where the two differ because the other one is that far from float64 itself, that is reported and not an error of ours.
@@ -97,7 +102,7 @@ def measure(name, entries, rtol, args):
 
 
 COLUMNS = dict(seconds='s', reference='reference s', ratio='ratio', compile='compile s', reference_compile='reference', memory='MiB', reference_memory='reference',
-               difference='difference', float32='float32 error', reference_float32='reference', date='date')
+               planned='planned MiB', reference_planned='reference', difference='difference', float32='float32 error', reference_float32='reference', date='date')
 
 
 def shown(row, column):
@@ -105,7 +110,7 @@ def shown(row, column):
     if v is None: return ''
     if column in ('difference', 'float32', 'reference_float32'): return f'{v:.0e}'
     if column == 'date': return v
-    if column in ('memory', 'reference_memory'): return f'{v:.0f}'
+    if 'memory' in column or 'planned' in column: return f'{v:.0f}'
     return f'{v:.1f}' if column == 'ratio' else f'{v:.3g}'
 
 

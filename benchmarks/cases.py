@@ -27,6 +27,15 @@ def normal(n, *shape, seed=0):
 def jitted(net): return jax.jit(net[2], static_argnames='get')
 
 
+class Program:
+    "One call of a compiled kernel function"
+    def __init__(self, k, *args, **kwargs): self.k, self.args, self.kwargs = k, args, kwargs
+    def __call__(self): return self.k(*self.args, **self.kwargs)
+    def planned(self):
+        "MiB that XLA plans for what lies between inputs and result"
+        return self.k.lower(*self.args, **self.kwargs).compile().memory_analysis().temp_size_in_bytes/2**20
+
+
 # --- fully connected ---------------------------------------------------------------------------------------
 
 def fcn(nt, depth, act='Relu'):
@@ -39,7 +48,7 @@ def dense(name, n, get, depth=3, act='Relu', sym=False):
     @case(name, n, n)
     def make(nt):
         k, a, b = jitted(fcn(nt, depth, act)), normal(n, 784), None if sym else normal(n, 784, seed=1)
-        return lambda: k(a, b, get=get)
+        return Program(k, a, b, get=get)
 
 
 dense('fcn3_1000_ntk', 1000, 'ntk')
@@ -61,7 +70,7 @@ def images(name, net, n, sym=False):
     @case(name, n, n)
     def make(nt):
         k, a, b = jitted(net(nt.stax)), normal(n, 32, 32, 3), None if sym else normal(n, 32, 32, 3, seed=1)
-        return lambda: k(a, b, get='ntk')
+        return Program(k, a, b, get='ntk')
 
 
 def cnn21(s, top): return s.serial(*[s.Conv(1, (3, 3), (1, 1), 'SAME'), s.Relu()]*21, top)

@@ -1,6 +1,7 @@
 """One case in one library, in a process of its own: `python worker.py MODULE CASE OUTPUT.npz`.
 
-Prepares, calls once (that compiles), saves what came out, then times one call for every line it reads. All answers are lines of JSON.
+Prepares, calls once (that compiles), saves what came out, then times one call for every line it reads, or says what memory XLA plans where the
+line asks for the plan. All answers are lines of JSON.
 """
 import importlib, json, os, re, resource, sys, time, warnings
 
@@ -50,7 +51,10 @@ def main(module, name, path):
     del out
     say(first=first, imported=imported, jax=jax.__version__, library=getattr(nt, '__version__', '0.6.5'))
     last = first if first < 10*WARM else timed(f)[1]
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        if line.strip() == 'plan':
+            say(planned=f.planned() if hasattr(f, 'planned') else None)
+            continue
         last = warm(f, last)
         _, last, cpu = timed(f)
         say(wall=last, cpu=cpu, peak=memory())
