@@ -149,9 +149,10 @@ def kernel_matrix(lay, k, name):
 # %% ../nbs/16_predict.ipynb #1bc59537
 def _halved(k, block=128):
     r"Rows of $S$ up to their last entry, $S+S^\top=K$: blocks below the diagonal, and half of it"
-    block = max(block, -(-len(k)//4))
-    rows = lambda i: jnp.concatenate([k[i:i+block, :i], k[i:i+block, i:i+block]/2], 1)
-    return [rows(i) for i in range(0, len(k), block)]
+    k, block = at_hand(k), max(block, -(-len(k)//4))
+    xp, put = (np, jax.device_put) if isinstance(k, np.ndarray) else (jnp, lambda a: a)
+    rows = lambda i: xp.concatenate([k[i:i+block, :i], k[i:i+block, i:i+block]/2], 1)
+    return [put(rows(i)) for i in range(0, len(k), block)]
 
 def _times(a, halves):
     r"$AS^\top$"
@@ -202,7 +203,8 @@ def _for_ever(solver, r, th_td, k_td, k_dd, k_tt, diag):
     return _by_root(_by_rows(solver.root(xp.concatenate([th_td, r.T]).T)), k_tt, diag)
 
 def moments(solver, s, r, th_td, k_td=None, k_dd=None, k_tt=None, diag=False):
-    r"Mean $\Theta_{td}\varphi_s(\Theta_{dd})r$, with `k_tt` covariance or variances, at times `s`"
+    r"""Mean $\Theta_{td}\varphi_s(\Theta_{dd})r$, with `k_tt` covariance or variances, at times `s`;
+    `k_dd`: the prior kernel, or, with times, what `_halved` makes of it"""
     if s is not None or not hosted(solver.u, r, th_td):
         return _moments(solver, s, r, th_td, k_td, k_dd, k_tt, diag)
     return _for_ever(solver, at_hand(r), at_hand(th_td), k_td, k_dd, k_tt, diag)
@@ -215,7 +217,7 @@ def _moments(solver, s, r, th_td, k_td, k_dd, k_tt, diag):
     flow = jax.vmap(lambda s: solver.flow(s, r), out_axes=-1)(s.ravel())
     mean = jnp.moveaxis(jnp.tensordot(th_td, flow, 1), -1, 0).reshape(*s.shape, len(th_td), -1)
     if k_tt is None: return mean, None
-    half = None if k_dd is None else _halved(k_dd)
+    half = _halved(k_dd) if isinstance(k_dd, jax.Array) else k_dd
     def cov(s):
         if half is None: return _less(k_tt, solver.form(2*s, k_td.T, diag), diag)
         a = solver.flow(s, th_td.T).T
@@ -348,12 +350,16 @@ class Train:
             'pass it as an array, or solver="cholesky", or ask for t=None')
         make = lambda: iterative(self.by, k, noise(k, self.reg, self.absolute))
         return once(self.cache, ('iterative', name), make)
+    def halved(self, name):
+        "The kernel `name` by `_halved`"
+        k = self.k(name)
+        return keep(self.cache, ('halved', name), lambda: _halved(k), k)
     def turned(self, name, prior=None):
-        "The solver of `name` in its eigenbasis, the basis, and there the kernel `prior`"
+        "The solver of `name` in its eigenbasis, the basis, and there the kernel `prior`, halved"
         solver, k = self.solver(name, 0.), None if prior is None else self.k(prior)
         own = keep(self.cache, ('turned', name), solver.turned, solver)
         if prior is None: return own, solver.v, None
-        turn = lambda: _conjugated(solver.v, k)
+        turn = lambda: _halved(_conjugated(solver.v, k))
         return own, solver.v, keep(self.cache, ('turned', name, prior), turn, solver, k)
 
 @jax.jit
@@ -384,7 +390,7 @@ def posterior(train, get, s, td, tt, cov):
         if diag: k_tt = jnp.diagonal(k_tt)
     else: th_td, k_td, k_tt = td(theta), td(prior) if cov else None, tt(prior) if cov else None
     if s is None or s.size < 4:
-        k_dd = train.k(prior) if cov and not same else None
+        k_dd = None if same or not cov else train.k(prior) if s is None else train.halved(prior)
         return _result(lay, *moments(solver, s, train.y, th_td, k_td, k_dd, k_tt, diag), diag)
     solver, v, k_dd = train.turned(theta, None if same or not cov else prior)
     y, th_td, k_td = _turn(v, train.y, th_td, k_td)
