@@ -203,7 +203,7 @@ def _for_ever(solver, r, th_td, k_td, k_dd, k_tt, diag):
     return _by_root(_by_rows(solver.root(xp.concatenate([th_td, r.T]).T)), k_tt, diag)
 
 def moments(solver, s, r, th_td, k_td=None, k_dd=None, k_tt=None, diag=False):
-    r"""Mean $\Theta_{td}\varphi_s(\Theta_{dd})r$, with `k_tt` covariance or variances, at times `s`;
+    r"""Mean $\Theta_{td}\varphi_s(\Theta_{dd})r$, with `k_tt` (co)variances, at times `s`;
     `k_dd`: the prior kernel, or, with times, what `_halved` makes of it"""
     if s is not None or not hosted(solver.u, r, th_td):
         return _moments(solver, s, r, th_td, k_td, k_dd, k_tt, diag)
