@@ -17,7 +17,7 @@ from jax import numpy as jnp
 from .core import canonical_get, select, struct, tree_leaves
 from .kernel import Kernel
 from .solvers import (
-    Cholesky, Eigh, at_once, check_solver, concrete, iterative,
+    Cholesky, Eigh, at_once, check_for_ever, check_solver, concrete, iterative,
     diagonal, hosted, noise, phi, precise, rank)
 from .tiles import KernelMatrix, Tiled, Whole, at_hand
 if TYPE_CHECKING: from jaxtyping import Float, Int
@@ -177,7 +177,7 @@ def _by_rows(b):
 
 def _less(k_tt, c, diag): return k_tt - (c if diag else (c + c.T)/2) # symmetric to the last digit
 
-# %% ../nbs/16_predict.ipynb #c0ffee16
+# %% ../nbs/16_predict.ipynb #7b41d9e2
 @partial(jax.jit, static_argnames='diag')
 @precise
 def _by_root(h, k_tt, diag):
@@ -205,8 +205,9 @@ def _for_ever(solver, r, th_td, k_td, k_dd, k_tt, diag):
 def moments(solver, s, r, th_td, k_td=None, k_dd=None, k_tt=None, diag=False):
     r"""Mean $\Theta_{td}\varphi_s(\Theta_{dd})r$, with `k_tt` (co)variances, at times `s`;
     `k_dd`: the prior kernel, or, with times, what `_halved` makes of it"""
-    if s is not None or not hosted(solver.u, r, th_td):
+    if not isinstance(solver, Cholesky) or not hosted(solver.u, r, th_td):
         return _moments(solver, s, r, th_td, k_td, k_dd, k_tt, diag)
+    check_for_ever(solver, s)
     return _for_ever(solver, at_hand(r), at_hand(th_td), k_td, k_dd, k_tt, diag)
 
 @partial(jax.jit, static_argnames='diag')
@@ -215,7 +216,8 @@ def _moments(solver, s, r, th_td, k_td, k_dd, k_tt, diag):
     if s is None: return _for_ever(solver, r, th_td, k_td, k_dd, k_tt, diag)
     # With the times last nothing is transposed before the product.
     flow = jax.vmap(lambda s: solver.flow(s, r), out_axes=-1)(s.ravel())
-    mean = jnp.moveaxis(jnp.tensordot(th_td, flow, 1), -1, 0).reshape(*s.shape, len(th_td), -1)
+    mean = jnp.moveaxis(jnp.tensordot(th_td, flow, 1), -1, 0)
+    mean = mean.reshape(*s.shape, *mean.shape[1:])
     if k_tt is None: return mean, None
     half = _halved(k_dd) if isinstance(k_dd, jax.Array) else k_dd
     def cov(s):
@@ -528,11 +530,12 @@ def gp_inference(
 
 # %% ../nbs/16_predict.ipynb #335d1c46
 def scaled_time(t, learning_rate, y):
-    r"$s=\eta t/|y|$ of the targets' dtype, `None` for `None`; negative or NaN times raise"
+    r"$s=\eta t/|y|$ of the targets' dtype, `None` for `None`; no times, negative or NaN ones raise"
     if jnp.ndim(learning_rate):
         raise TypeError(
             f'learning_rate must be a number, got an array of shape {jnp.shape(learning_rate)}')
     if t is None: return None
+    if not np.size(t): raise ValueError('t is empty: give a time, an array of times, or None')
     if concrete(t) and not (np.asarray(t) >= 0).all():
         raise ValueError(f't must not be negative or NaN, got {t}')
     xp = np if concrete(t, learning_rate) else jnp
