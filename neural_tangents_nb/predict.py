@@ -357,12 +357,14 @@ class Train:
         k = self.k(name)
         return keep(self.cache, ('halved', name), lambda: _halved(k), k)
     def turned(self, name, prior=None):
-        "The solver of `name` in its eigenbasis, the basis, and there the kernel `prior`, halved"
+        "The solver of `name` in its eigenbasis, the basis, and there targets and half of `prior`"
         solver, k = self.solver(name, 0.), None if prior is None else self.k(prior)
         own = keep(self.cache, ('turned', name), solver.turned, solver)
-        if prior is None: return own, solver.v, None
-        turn = lambda: _halved(_conjugated(solver.v, k))
-        return own, solver.v, keep(self.cache, ('turned', name, prior), turn, solver, k)
+        targets = lambda: _turn(solver.v, self.y.T)[0].T
+        y = keep(self.cache, ('targets', name), targets, solver, self.y)
+        if prior is None: return own, solver.v, y, None
+        half = lambda: _halved(_conjugated(solver.v, k))
+        return own, solver.v, y, keep(self.cache, ('turned', name, prior), half, solver, k)
 
 @jax.jit
 @precise
@@ -370,7 +372,7 @@ def _conjugated(v, k): return v.T@k@v
 
 @jax.jit
 @precise
-def _turn(v, y, *ks): return (y.T@v).T, *(None if k is None else k@v for k in ks)
+def _turn(v, *ks): return [None if k is None else k@v for k in ks]
 
 # %% ../nbs/16_predict.ipynb #d10408e5
 # For each `get`, the kernel that drives the training, and the covariance at initialization
@@ -394,8 +396,8 @@ def posterior(train, get, s, td, tt, cov):
     if s is None or s.size < 4:
         k_dd = None if same or not cov else train.k(prior) if s is None else train.halved(prior)
         return _result(lay, *moments(solver, s, train.y, th_td, k_td, k_dd, k_tt, diag), diag)
-    solver, v, k_dd = train.turned(theta, None if same or not cov else prior)
-    y, th_td, k_td = _turn(v, train.y, th_td, k_td)
+    solver, v, y, k_dd = train.turned(theta, None if same or not cov else prior)
+    th_td, k_td = _turn(v, th_td, k_td)
     many = cov and s.size >= 32 and concrete(solver, s) # of fewer, nearly all would be taken
     way = moments_at_many if many else moments
     return _result(lay, *way(solver, s, y, th_td, k_td, k_dd, k_tt, diag), diag)
