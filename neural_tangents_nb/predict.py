@@ -100,7 +100,8 @@ def asymmetry(k):
     Of differences that are far below it, that of two products"""
     k, tolerable = at_hand(k), 1e-3*float(abs(diagonal(k)).max()) # a kernel's largest entry
     if not isinstance(k, np.ndarray): return float(_gap(k)), tolerable
-    gap = _probed_gap(k) # to compare the entries takes six times as long
+    # To compare the entries takes longer. A sum may cancel, but hardly to a tenth in each row.
+    gap = _probed_gap(k)
     return float(gap if gap < tolerable/10 else _blocked_gap(k)), tolerable
 
 def floats(name, a):
