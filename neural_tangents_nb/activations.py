@@ -191,13 +191,14 @@ class ABRelu(Activation):
     def fn(self, x): return self.a*jnp.minimum(x, 0) + self.b*jnp.maximum(x, 0)
     def bend(self): return (self.a - self.b)**2/(2*math.pi)
     def chord(self, x):
-        return jnp.where(x > 0, (self.a**2 + self.b**2)/2, self.a*self.b).astype(x.dtype)
-    def dual(self, *k):
-        t, h, x, s1, s2 = half(*k)
-        return (self.bend()*sliver(t, h, x) + self.chord(x)*x)*s1*s2
+        same = ~jnp.signbit(x) # a zero has its sign too
+        return jnp.where(same, (self.a**2 + self.b**2)/2, self.a*self.b).astype(x.dtype)
+    def dual(self, k11, k12, k22):
+        t, h = half(k11, k12, k22)
+        return self.bend()*sliver(t, h, k12) + self.chord(k12)*k12
     def ddual(self, *k):
-        t, _, x, *_ = half(*k)
-        return self.chord(x) - jnp.where(x > 0, 1, -1)*(self.bend()*arc(t))
+        t, _ = half(*k)
+        return self.chord(t) - self.bend()*arc(t)
     def variance(self, k): return (self.a**2 + self.b**2)/2*k
     def dvar(self, k11, k12, k22):
         y, _, s1, s2 = legs(k11, k12, k22)

@@ -9,7 +9,7 @@ __all__ = ['inv', 'root', 'scale', 'flat', 'balance', 'det', 'arctan_coefs', 'ac
 # %% ../nbs/00a_numerics.ipynb #0b275b2f
 from decimal import Decimal, localcontext
 from functools import lru_cache
-from math import ceil, log, pi, sqrt
+from math import ceil, cos, log, pi, sqrt
 import jax
 from jax import lax, numpy as jnp
 
@@ -78,20 +78,28 @@ def _det_jvp(k, dk):
     return det(*k), k22*d11 + k11*d22 - 2*k12*d12
 
 # %% ../nbs/00a_numerics.ipynb #8b1a31b5
+def _rest_over_cube(u):
+    "$q(u)$, of which $\\arctan(r)=r+r^3q(r^2)$, for `Decimal` $0<u\\le1$"
+    term, total, n = 1/(1 + u), Decimal(-1), 0
+    while term > Decimal(10)**-58:
+        total, n = total + term, n + 1
+        term *= u/(1 + u)*2*n/(2*n + 1)
+    return total/u
+
 @lru_cache
 def arctan_coefs(
-    n: int, # terms of the Chebyshev series
+    n: int, # coefficients
 ) -> tuple: # of `n` floats
-    "Coefficients of $1, r^2, r^4,\\dots$ in the polynomial for $\\arctan(r)/r$ on `[-1, 1]`"
+    "Coefficients of $1, r^2, r^4,\\dots$ in the polynomial for $(\\arctan(r)-r)/r^3$ on `[-1, 1]`"
     with localcontext() as ctx:
         ctx.prec = 60
-        z, a = Decimal(2).sqrt() - 1, [Decimal(0)]*n
-        t, after = {1: 1}, {1: -3, 3: 4}                  # power: coefficient of T_1 and T_3
-        for k in range(n):
-            for i, c in t.items(): a[i//2] += 2*(-1)**k*z**(2*k+1)/(2*k+1)*c
-            later = lambda i: 4*after.get(i-2, 0) - 2*after.get(i, 0) - t.get(i, 0)
-            t, after = after, {i: later(i) for i in range(1, 2*k+6, 2)}
-        return tuple(map(float, a))
+        u = [(1 + Decimal(cos(pi*(2*j+1)/(2*n))))/2 for j in range(n)]
+        d, p = [_rest_over_cube(v) for v in u], [Decimal(0)]*n
+        for k in range(1, n): # divided differences, and below Newton's polynomial by powers
+            for j in range(n-1, k-1, -1): d[j] = (d[j] - d[j-1])/(u[j] - u[j-k])
+        for k in range(n)[::-1]:
+            p = [a - u[k]*b for a, b in zip([d[k]] + p, p)]
+        return tuple(map(float, p))
 
 def _horner(x, coefs):
     h = jnp.full_like(x, coefs[-1])
@@ -100,9 +108,9 @@ def _horner(x, coefs):
 
 @jax.custom_jvp
 def _arctan_rest(r):
-    "$\\arctan(r) - r$ for $|r|\\le1$, to the precision of `r.dtype`"
-    n = ceil(log(8/float(jnp.finfo(r.dtype).eps))/log(1 + sqrt(2))/2 + .5)   # 2 z^(2n+1) < eps/4
-    return r*r*r*_horner(r*r, arctan_coefs(n)[1:])
+    "$\\arctan(r) - r$ for $|r|\\le1$, to the relative precision of `r.dtype`"
+    n = ceil(log(.4/float(jnp.finfo(r.dtype).eps))/log(3 + sqrt(8)))
+    return r*r*r*_horner(r*r, arctan_coefs(n))
 
 @_arctan_rest.defjvp
 def _arctan_rest_jvp(r, dr): return _arctan_rest(*r), -r[0]*r[0]/(1 + r[0]*r[0])*dr[0]
@@ -163,12 +171,13 @@ def half(
     k11: jax.Array, # variances of the left inputs
     k12: jax.Array, # covariances
     k22: jax.Array, # variances of the right inputs
-) -> tuple:         # `(t, h, x, s1, s2)`: hypotenuse `h s1 s2`, leg `x s1 s2`, which is `k12`
+) -> tuple:         # `(t, h)`: `t` has the sign of `k12` (also if 0), `h` is the hypotenuse
     "The tangent of half the acute angle between the lines of two Gaussians; 1 where one vanishes"
-    m11, x, m22, s1, s2 = balance(k11, k12, k22)
-    y, h = root(det(m11, x, m22)), flat(root, m11)*flat(root, m22)
-    w = h + _size(x)
-    return jnp.where(w == 0, 1, y/jnp.where(w == 0, 1, w)), h, x, s1, s2
+    k11, k12, k22 = map(jnp.asarray, (k11, k12, k22))
+    m11, x, m22, *_ = balance(k11, k12, k22)
+    y, w = root(det(m11, x, m22)), flat(root, m11)*flat(root, m22) + _size(x)
+    t = jnp.where(w == 0, 1, y/jnp.where(w == 0, 1, w))
+    return jnp.where(x < 0, -t, t), flat(root, k11)*flat(root, k22)
 
 def _size(x): return jnp.where(x > 0, x, -x) # unlike `jnp.abs`, with a slope at 0
 
@@ -179,12 +188,12 @@ def arc(
     return 2*(t + _arctan_rest(t))
 
 def sliver(
-    t: jax.Array, # tangent of half the angle
+    t: jax.Array, # tangent of half the angle, of either sign
     h: jax.Array, # hypotenuse
     x: jax.Array, # leg at the angle, of either sign
-) -> jax.Array:
+) -> jax.Array:   # at least 0
     "The other leg less $|x|$ times the angle, without cancellation"
-    x = _size(x)
+    t, x = _size(t), _size(x)
     return t*t*t*(h + x) - 2*x*_arctan_rest(t)
 
 # %% ../nbs/00a_numerics.ipynb #c6e41e24
