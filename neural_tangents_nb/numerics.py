@@ -53,11 +53,12 @@ def balance(
 ) -> tuple:         # `(m11, m12, m22, s1, s2)`
     "Unit-sized `m`, powers of two `s`: `k11 = m11 s1**2`, `k12 = m12 s1 s2`, `k22 = m22 s2**2`"
     k11, k12, k22 = map(jnp.asarray, (k11, k12, k22))
-    def side(k):
-        s, r = scale(k)
-        return k*r/s, s, r
-    (m11, s1, r1), (m22, s2, r2) = flat(side, k11), flat(side, k22)
+    (m11, s1, r1), (m22, s2, r2) = flat(_unit, k11), flat(_unit, k22)
     return m11, k12*r1*r2, m22, s1, s2
+
+def _unit(k):
+    s, r = scale(k)
+    return k*r*r, s, r
 
 # %% ../nbs/00a_numerics.ipynb #6bc0f289
 @jax.custom_jvp
@@ -174,12 +175,17 @@ def half(
 ) -> tuple:         # `(t, h)`: `t` has the sign of `k12` (also if 0), `h` is the hypotenuse
     "The tangent of half the acute angle between the lines of two Gaussians; 1 where one vanishes"
     k11, k12, k22 = map(jnp.asarray, (k11, k12, k22))
-    m11, x, m22, *_ = balance(k11, k12, k22)
-    y, w = root(det(m11, x, m22)), flat(root, m11)*flat(root, m22) + _size(x)
+    (m11, _, r1), (m22, _, r2) = flat(_unit, k11), flat(_unit, k22)
+    h = flat(root, k11)*flat(root, k22)
+    y, w = root(det(m11, k12*r1*r2, m22)), (h + _size(k12))*r1*r2
     t = jnp.where(w == 0, 1, y/jnp.where(w == 0, 1, w))
-    return jnp.where(x < 0, -t, t), flat(root, k11)*flat(root, k22)
+    return jnp.where(k12 < 0, -t, t), h
 
-def _size(x): return jnp.where(x > 0, x, -x) # unlike `jnp.abs`, with a slope at 0
+@jax.custom_jvp
+def _size(x): return jnp.abs(x)
+
+@_size.defjvp
+def _size_jvp(x, dx): return _size(*x), jnp.where(x[0] > 0, dx[0], -dx[0]) # a slope at 0 too
 
 def arc(
     t: jax.Array, # from -1 to 1
