@@ -213,7 +213,7 @@ def _unroll(f, params):
 
 def _at_once(rows, parts, params, batch, unroll):
     "How many of so many `parts`, each so many `rows` of Jacobians, to take at once"
-    n = held()//max(max(batch)*rows*_size(params), 1)
+    n = int(held()//max(max(batch)*rows*_size(params), 1))
     return min(max(n, math.ceil(parts/5) if unroll else 1), parts)
 
 # %% ../nbs/11_empirical.ipynb #784db501
@@ -260,7 +260,8 @@ def ntk_vector_products(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1))
     pull = jax.vjp(f2, params)[1]
     column = lambda e: push(f1, params, pull(e.reshape(o2.shape))[0])
     unroll = _unroll(f2, params)
-    n = _at_once(1, o2.size, params, batch[1:], unroll)
+    # Dense products gain from more columns than a cache holds, convolutions lose.
+    n = _at_once(1 if unroll else 1/4, o2.size, params, batch[1:], unroll)
     columns = _a_few(column, jnp.eye(o2.size, dtype=o2.dtype), n, unroll)
     return _from_full(columns.reshape(-1, o1.size).T.reshape(o1.shape + o2.shape), o1.ndim, *axes)
 

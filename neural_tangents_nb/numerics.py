@@ -102,6 +102,8 @@ def arctan_coefs(
             p = [a - u[k]*b for a, b in zip([d[k]] + p, p)]
         return tuple(map(float, p))
 
+def _enough(eps): return ceil(log(.8/eps)/log(3 + sqrt(8))) # coefficients for a precision `eps`
+
 def _horner(x, coefs):
     h = jnp.full_like(x, coefs[-1])
     for c in coefs[-2::-1]: h = h*x + jnp.asarray(c, x.dtype)
@@ -110,7 +112,7 @@ def _horner(x, coefs):
 @jax.custom_jvp
 def _arctan_rest(r):
     "$\\arctan(r) - r$ for $|r|\\le1$, to the relative precision of `r.dtype`"
-    n = ceil(log(.4/float(jnp.finfo(r.dtype).eps))/log(3 + sqrt(8)))
+    n = _enough(float(jnp.finfo(r.dtype).eps))
     return r*r*r*_horner(r*r, arctan_coefs(n))
 
 @_arctan_rest.defjvp
