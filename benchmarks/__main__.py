@@ -53,7 +53,8 @@ class Runner:
 
     def median(self, what='wall'): return statistics.median(c[what] for c in self.calls) if self.calls else float('inf')
     def compile(self): return max(self.first['first'] - self.median(), 0.)
-    def memory(self): return self.calls[-1]['peak'] - self.first['imported']
+    def process(self): return self.calls[-1]['peak']
+    def memory(self): return self.process() - self.first['imported']
     def planned(self): return (self.ask('plan') or {}).get('planned')
     def outputs(self):
         with np.load(self.path) as f: return [f[n].astype(np.float64) for n in f.files]
@@ -81,14 +82,14 @@ def measure(name, entries, rtol, args):
                 # The better runtime counts: after a first look the turns of one that takes twice as long are saved.
                 if i == 0: others = [r for r in others if r.median() <= 2*min(o.median() for o in others)] or others
             if ours.failed: return dict(name=name, error=ours.failed)
-            row = dict(name=name, seconds=ours.median(), cpu=ours.median('cpu'), compile=ours.compile(), memory=ours.memory(),
+            row = dict(name=name, seconds=ours.median(), cpu=ours.median('cpu'), compile=ours.compile(), memory=ours.memory(), process=ours.process(),
                        planned=ours.planned(), per_entry=ours.median()/entries, rounds=len(ours.calls))
             if exact and not exact.failed: row['float32'] = distance(ours.outputs(), exact.outputs())
             running = [r for r in others if r.calls]
             if not running: return row | (dict(reference_error=others[0].failed) if others else {})
             best = min(running, key=Runner.median)
             row |= dict(reference=best.median(), reference_cpu=best.median('cpu'), runtime=best.label, ratio=best.median()/ours.median(),
-                        reference_compile=best.compile(), reference_memory=best.memory(),
+                        reference_compile=best.compile(), reference_memory=best.memory(), reference_process=best.process(),
                         reference_planned=best.planned(), difference=distance(ours.outputs(), best.outputs()))
             if exact and not exact.failed: row['reference_float32'] = distance(best.outputs(), exact.outputs())
             if rtol is None: row['difference'] = row['float32'] = row['reference_float32'] = None
@@ -102,7 +103,7 @@ def measure(name, entries, rtol, args):
 
 
 COLUMNS = dict(seconds='s', reference='reference s', ratio='ratio', compile='compile s', reference_compile='reference', memory='MiB', reference_memory='reference',
-               planned='planned MiB', reference_planned='reference', difference='difference', float32='float32 error', reference_float32='reference', date='date')
+               process='with imports', reference_process='reference', planned='planned MiB', reference_planned='reference', difference='difference', float32='float32 error', reference_float32='reference', date='date')
 
 
 def shown(row, column):
@@ -110,7 +111,7 @@ def shown(row, column):
     if v is None: return ''
     if column in ('difference', 'float32', 'reference_float32'): return f'{v:.0e}'
     if column == 'date': return v
-    if 'memory' in column or 'planned' in column: return f'{v:.0f}'
+    if any(word in column for word in ('memory', 'process', 'planned')): return f'{v:.0f}'
     return f'{v:.1f}' if column == 'ratio' else f'{v:.3g}'
 
 
