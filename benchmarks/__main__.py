@@ -53,8 +53,8 @@ class Runner:
 
     def median(self, what='wall'): return statistics.median(c[what] for c in self.calls) if self.calls else float('inf')
     def compile(self): return max(self.first['first'] - self.median(), 0.)
-    def process(self): return self.calls[-1]['peak']
-    def memory(self): return self.process() - self.first['imported']
+    def peak(self): return self.calls[-1]['peak']
+    def memory(self): return self.peak() - self.first['imported']
     def planned(self): return (self.ask('plan') or {}).get('planned')
     def outputs(self):
         with np.load(self.path) as f: return [f[n].astype(np.float64) for n in f.files]
@@ -82,14 +82,14 @@ def measure(name, entries, rtol, args):
                 # The better runtime counts: after a first look the turns of one that takes twice as long are saved.
                 if i == 0: others = [r for r in others if r.median() <= 2*min(o.median() for o in others)] or others
             if ours.failed: return dict(name=name, error=ours.failed)
-            row = dict(name=name, seconds=ours.median(), cpu=ours.median('cpu'), compile=ours.compile(), memory=ours.memory(), process=ours.process(),
+            row = dict(name=name, seconds=ours.median(), cpu=ours.median('cpu'), compile=ours.compile(), memory=ours.memory(), process=ours.peak(),
                        planned=ours.planned(), per_entry=ours.median()/entries, rounds=len(ours.calls))
             if exact and not exact.failed: row['float32'] = distance(ours.outputs(), exact.outputs())
             running = [r for r in others if r.calls]
             if not running: return row | (dict(reference_error=others[0].failed) if others else {})
             best = min(running, key=Runner.median)
             row |= dict(reference=best.median(), reference_cpu=best.median('cpu'), runtime=best.label, ratio=best.median()/ours.median(),
-                        reference_compile=best.compile(), reference_memory=best.memory(), reference_process=best.process(),
+                        reference_compile=best.compile(), reference_memory=best.memory(), reference_process=best.peak(),
                         reference_planned=best.planned(), difference=distance(ours.outputs(), best.outputs()))
             if exact and not exact.failed: row['reference_float32'] = distance(best.outputs(), exact.outputs())
             if rtol is None: row['difference'] = row['float32'] = row['reference_float32'] = None
