@@ -140,7 +140,7 @@ class Erf(Activation):
     def dual(self, *k): return 2/math.pi*self.a**2*arc(self.legs(*k)[0]) + self.c**2
     def ddual(self, *k):
         _, y, _, s1, s2 = self.legs(*k)
-        return 4/math.pi*(self.a*self.b)**2/y/s1/s2
+        return 4/math.pi*(self.a*self.b)**2/(y*s1*s2)
     def dvar(self, k11, k12, k22):
         _, y, x, *_ = self.legs(k11, k12, k22)
         return -2/math.pi*(self.a*self.b)**2*x/y/(1 + 2*self.b**2*k11)
@@ -162,7 +162,7 @@ class Gaussian(Activation):
         return jnp.where(exists, y, 1), x, s1, s2, exists
     def dual(self, *k):
         y, _, s1, s2, exists = self.tilt(*k)
-        return jnp.where(exists, self.a**2/y/s1/s2, jnp.inf)
+        return jnp.where(exists, self.a**2/(y*s1*s2), jnp.inf)
     def ddual(self, *k):
         y, x, s1, s2, exists = self.tilt(*k)
         return jnp.where(exists, -2*self.b*self.a**2*(x/y)/y/y/s1/s2/s1/s2, jnp.inf)
@@ -250,7 +250,7 @@ class Gelu(Activation):
         return k12/4 + bracket/(2*math.pi)
     def ddual(self, k11, k12, k22):
         t, y, x, s1, s2 = half_eye(k11, k12, k22)
-        return 1/4 + (arc(t) + x/y*(1/(1 + k11) + 1/(1 + k22) + (1/y/s1/s2)**2))/(2*math.pi)
+        return 1/4 + (arc(t) + x/y*(1/(1 + k11) + 1/(1 + k22) + (1/(y*s1*s2))**2))/(2*math.pi)
     def dvar(self, k11, k12, k22):
         y, x, s1, s2 = legs_eye(k11, k12, k22)
         m11, m12, m22, t1, t2 = balance(k11, k12, k22)
