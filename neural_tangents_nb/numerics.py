@@ -181,13 +181,14 @@ def half(
     h = flat(root, k11)*flat(root, k22)
     y, w = root(det(m11, k12*r1*r2, m22)), (h + _size(k12))*r1*r2
     t = jnp.where(w == 0, 1, y/jnp.where(w == 0, 1, w))
-    return jnp.where(k12 < 0, -t, t), h
+    return jnp.where(jnp.signbit(k12), -t, t), h
 
 @jax.custom_jvp
 def _size(x): return jnp.abs(x)
 
 @_size.defjvp
-def _size_jvp(x, dx): return _size(*x), jnp.where(x[0] > 0, dx[0], -dx[0]) # a slope at 0 too
+def _size_jvp(x, dx): # a slope at 0 too, that of the side on which the zero is
+    return _size(*x), jnp.where(jnp.signbit(x[0]), -dx[0], dx[0])
 
 def arc(
     t: jax.Array, # from -1 to 1
