@@ -403,9 +403,7 @@ class Affine(Layer):
     def spread_out(self, k): "The covariances averaged over what one output reads"; return k
     def kernel(self, k):
         k = self.spread_out(k.replace(groups=()))
-        # By its root twice: the rounding of the square would be the same in every layer.
-        y = k.blocks(lambda a, nb, full: a*self.W_std*self.W_std)
-        y = y.affine(1., None if self.b_std is None else self.b_std**2)
+        y = k.affine(self.W_std**2, None if self.b_std is None else self.b_std**2)
         y = y.replace(is_gaussian=True, is_input=False, shared=(False,)*len(y.shared))
         if not self.trainable:
             return y if y.ntk is None else y.replace(ntk=jnp.broadcast_to(y.ntk, y.nngp.shape))
