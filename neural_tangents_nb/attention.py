@@ -218,10 +218,8 @@ def averaged(a, nb, A, B):
     rows, cols = (tuple(range(i, a.ndim, 2)) for i in (nb, nb + 1))
     apart = (*range(nb), *rows, *cols)
     flat = tokens(a, nb)
-    # One small product for each pair of examples: a larger one for each example transposes blocks.
-    every = lambda M, i: jnp.broadcast_to(jnp.expand_dims(M, i), flat.shape) if nb == 2 else M
-    dot = ft.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-    y = dot(dot(every(A, 1), flat), every(B, 0).swapaxes(-1, -2))
+    sums = 'ipq,ijqr,jsr->ijps' if nb == 2 else 'ipq,iqr,isr->ips'
+    y = jnp.einsum(sums, A, flat, B, precision=lax.Precision.HIGHEST)
     return y.reshape([a.shape[i] for i in apart]).transpose(np.argsort(apart))
 
 @patch

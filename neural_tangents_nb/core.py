@@ -20,7 +20,7 @@ def static(default=dc.MISSING, **kwargs):
     return dc.field(default=default, metadata=dict(static=True), **kwargs)
 
 # `static` is no field specifier: checkers would not see its default, given by position
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(dc.field,))
 def struct(cls):
     "Make `cls` a frozen dataclass and a pytree whose leaves are the fields not declared `static()`"
     cls = dc.dataclass(frozen=True, repr=False)(cls)
@@ -50,6 +50,7 @@ def brief(self):
     args = []
     for f in dc.fields(self):
         v = getattr(self, f.name)
+        if not f.repr: continue
         if f.default is dc.MISSING: args.append(_show(v))
         elif v is not f.default and not (type(v) is type(f.default) and v == f.default):
             args.append(f'{f.name}={_show(v)}')

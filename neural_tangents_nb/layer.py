@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['ARRAYS', 'as_input', 'trusting', 'check_pair', 'MaskedArray', 'find_mask', 'to_masked', 'unmask_fn', 'Layer',
            'as_key', 'as_shape', 'check_axes', 'check_need', 'Layout', 'pick', 'wanted', 'numeric', 'is_pair',
-           'parameterization', 'check_weights', 'Affine', 'channels_masked', 'Dense', 'Container', 'Serial', 'looped',
-           'Triple', 'as_layer', 'serial', 'pieces', 'brief_shape', 'Text']
+           'parameterization', 'check_weights', 'Affine', 'squared', 'channels_masked', 'Dense', 'Container', 'Serial',
+           'looped', 'Triple', 'as_layer', 'serial', 'pieces', 'brief_shape', 'Text']
 
 # %% ../nbs/02_layer.ipynb #ea6e79ac
 import dataclasses as dc, functools as ft, inspect, math
+from copy import copy
 from contextvars import ContextVar
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -348,9 +349,9 @@ def kernel_fn(self: Layer,
     if x2 is None and one and not any(isinstance(k, Kernel) for k in tree_leaves(x1)):
         kwargs = {n: v[0] if is_pair(v) else v for n, v in kwargs.items()}
     want = wanted(self, x1, names, diagonal_batch, diagonal_spatial)
-    inside = get if set(names) <= set(ARRAYS) else None
+    ntk, inside = get is None or 'ntk' in names, get if set(names) <= set(ARRAYS) else None
     f = _compiled if _jittable(self, x1, kwargs) else _infinite
-    out = f(self, x1, x2, mask_constant, kwargs, get is None or 'ntk' in names, want, inside)
+    out = f(squared(self), x1, x2, mask_constant, kwargs, ntk, want, inside)
     return out if inside == get else pick(out, get)
 
 # %% ../nbs/02_layer.ipynb #e02db173
@@ -388,10 +389,16 @@ def check_weights(layer):
         if isinstance(v, (int, float)) and not math.isfinite(v): raise ValueError(
             f'`{name}` must be finite, got {v!r}')
 
+@struct
 class Affine(Layer):
     "A layer with weights; defines `fan_in(s)` and `spread_out(k)`"
-    # Its fields are `W_std`, `b_std`, `parameterization`, `s` and `trainable`.
+    # Its further fields are `W_std`, `b_std`, `parameterization`, `s` and `trainable`.
+    squares: tuple|None = dc.field(default_factory=lambda: None, init=False, repr=False)
     def __post_init__(self): check_weights(self)
+    def variances(self):
+        "Of weights and biases"
+        b = self.b_std
+        return self.squares or (self.W_std**2, None if b is None else b**2)
     def fan_in(self, s): raise NotImplementedError
     def standard(self): return self.parameterization.lower() == 'standard'
     def need(self, want): return follow(want)
@@ -403,7 +410,7 @@ class Affine(Layer):
     def spread_out(self, k): "The covariances averaged over what one output reads"; return k
     def kernel(self, k):
         k = self.spread_out(k.replace(groups=()))
-        y = k.affine(self.W_std**2, None if self.b_std is None else self.b_std**2)
+        y = k.affine(*self.variances())
         y = y.replace(is_gaussian=True, is_input=False, shared=(False,)*len(y.shared))
         if not self.trainable:
             return y if y.ntk is None else y.replace(ntk=jnp.broadcast_to(y.ntk, y.nngp.shape))
@@ -411,6 +418,16 @@ class Affine(Layer):
         if self.mixes and y.ntk is not None: y = y.replace(nngp=settled(y.nngp))
         if not self.standard(): return y.learn()
         return y.learn(self.fan_in(k.shape1)/self.s[0]*k.nngp + (self.b_std is not None))
+
+# %% ../nbs/02_layer.ipynb #5c1e77a1
+def squared(layer):
+    "`layer`, all whose weights hold the `squares` of their scales"
+    def one(l):
+        if not isinstance(l, Affine): return l
+        new = copy(l)
+        new.__dict__['squares'] = l.variances()
+        return new
+    return jax.tree.map(one, layer, is_leaf=lambda l: isinstance(l, Affine))
 
 # %% ../nbs/02_layer.ipynb #781ecdd3
 def channels_masked(m, axis):
