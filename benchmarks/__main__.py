@@ -3,7 +3,7 @@
     python -m benchmarks [--only REGEX] [--rounds 5] [--reference PYTHON] [--out DIR] [--list]
 
 Every case runs in one process for this library and one for each CPU runtime that XLA offered in the versions of JAX on which the other
-library works; the processes take turns, one call each a round, and the better runtime counts. `--reference` is the interpreter of an
+library works; the processes take turns, one call each a round (a few, where they are short), and the better runtime counts. `--reference` is the interpreter of an
 environment with `benchmarks/reference-requirements.txt` (`make bench` makes one); without it only this library runs.
 """
 import argparse, datetime, json, os, platform, re, select, statistics, subprocess, sys, tempfile, time
@@ -20,7 +20,7 @@ class Runner:
     "One case in one library, waiting for its turns"
     def __init__(self, name, python, module, folder, x64=False, flags='', label=''):
         self.label = label
-        self.path, self.calls, self.first, self.failed = Path(folder)/f'{abs(hash((python, x64, flags)))}.npz', [], None, None
+        self.path, self.calls, self.first, self.failed = Path(folder)/str(abs(hash((python, x64, flags)))), [], None, None
         env = os.environ | dict(JAX_PLATFORMS=os.environ.get('JAX_PLATFORMS', 'cpu'), JAX_ENABLE_X64=str(int(x64)), XLA_FLAGS=flags)
         self.process = subprocess.Popen([python, str(HERE/'worker.py'), module, name, str(self.path)], env=env, text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -57,7 +57,7 @@ class Runner:
     def memory(self): return self.peak() - self.first['imported']
     def planned(self): return (self.ask('plan') or {}).get('planned')
     def outputs(self):
-        with np.load(self.path) as f: return [f[n].astype(np.float64) for n in f.files]
+        return [np.load(self.path/f'{i}.npy').astype(np.float64) for i in range(len(os.listdir(self.path)))]
 
 
 def distance(a, b):

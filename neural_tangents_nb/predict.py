@@ -12,7 +12,7 @@ __all__ = ['Gaussian', 'Marginals', 'by_solves', 'gp_inference', 'gradient_desce
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 import math
-import jax, numpy as np, scipy.linalg
+import jax, numpy as np, scipy # its parts are imported where they are used
 from jax import numpy as jnp
 from .core import canonical_get, select, struct, tree_leaves
 from .kernel import Kernel

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from functools import partial, wraps
 from typing import Callable, NamedTuple, ParamSpec, TypeVar
 import warnings
-import jax, numpy as np, scipy.linalg
+import jax, numpy as np, scipy # its parts are imported where they are used
 from jax import numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 from jax.scipy.linalg import cho_solve, solve_triangular

@@ -44,6 +44,7 @@ def at_hand(a):
 def rows_of(x, start, rows):
     "Rows `start` to `start+rows` of every array in `x`; past the end, copies of the last one"
     def one(a):
+        if (start, rows) == (0, a.shape[0]): return a
         part = at_hand(a)[start:start+rows]
         missing = rows - part.shape[0]
         if not missing: return part
@@ -231,7 +232,10 @@ def run(self: Tiling):
     def put(i, j, t):
         out.put(i, j, jax.tree.leaves(blocks_of(t)), _mirrors[paired] if half and i < j else None)
     places = [(i, j) for i in at1 for j in at2 if not half or i <= j]
+    # Two tiles at once take a CPU's cores from each other; while one is mirrored these are free.
+    in_turn = not half and jax.default_backend() == 'cpu' and len(self.devices) < 2
     for n, (i, j) in enumerate(watched(places, progress=self.progress)):
+        if in_turn and waiting: jax.block_until_ready(waiting[-1][2])
         t = first if n == 0 else self.tile(i, j, r1, r2, device(n))
         if is_state(t) and (i == j or 0 in (i, j)): edges[i, j] = jax.device_put(t, device(0))
         waiting.append((i, j, t))
