@@ -269,7 +269,8 @@ def map(self: Kernel, f, one=None):
         if same is not None: k12 = jnp.where(same, row, k12)
         g = lambda k12: f(row, k12, col)
         return jax.jvp(g, (k12,), (ntk,)) if carried else (g(k12), ntk)
-    nngp, ntk = apart(cross)(self.nngp, self.ntk)
+    # To differentiate it, compute it again: what a dual has in between would fill memory.
+    nngp, ntk = apart(jax.checkpoint(cross))(self.nngp, self.ntk)
     own = apart(own) # of equal batches it is traced once
     cov1, cov2 = own(self.cov1, v1), own(self.cov2, v2)
     return self.replace(nngp=nngp, ntk=ntk, cov1=cov1, cov2=cov2)

@@ -24,10 +24,10 @@ def apart(f):
     # Other backends fuse by another cost model, and need not support calls.
     if set_xla_metadata is None or jax.default_backend() != 'cpu': return f
     def inside(*args):
-        # what `f` itself keeps apart is one with it
+        # what `f` itself keeps apart is one with it, also where a transformation reads `f` again
         token = _within.set(True)
         try:
-            with set_xla_metadata(inlineable=None): return f(*args)
+            with set_xla_metadata(inlineable='true'): return f(*args)
         finally: _within.reset(token)
     g = jax.jit(inside)
     def called(*args):

@@ -116,6 +116,28 @@ def test_no_retrace(monkeypatch):
     for W_std in (1.5, 2., 3.): run(W_std)
     assert first and len(traces) == first
 
+def test_transformations_keep_apart_what_was():
+    "Under vmap and in derivatives the functions inside a layer do not become computations of their own"
+    net = stax.serial(*[stax.Dense(1, 1.3, .1), stax.Relu()]*2, stax.Dense(1))
+    x = jnp.ones((2, 5, 4))
+    kept = lambda f, *args: jax.jit(f).lower(*args).as_text().count('inlineable = "false"')
+    kernel = lambda x: net.kernel_fn(x, x + 1, 'ntk')
+    calls = kept(kernel, x[0])
+    assert calls and kept(jax.vmap(kernel), x) == calls
+    assert kept(lambda x: jax.jvp(kernel, (x,), (x,)), x[0]) <= 2*calls # and what follows from values alone
+
+def test_gradients_hold_little(monkeypatch):
+    "Backwards a nonlinearity is computed again: what it has in between is not kept"
+    net = stax.serial(*[stax.Dense(1, 1.3, .1), stax.Relu()]*3, stax.Dense(1))
+    x = jnp.ones((200, 4))
+    def held():
+        total = lambda net, x: net.kernel_fn(x, x + 1, 'ntk').sum()
+        jax.clear_caches()
+        return jax.jit(jax.grad(total)).lower(net, x).compile().memory_analysis().temp_size_in_bytes
+    little = held()
+    monkeypatch.setattr(jax, 'checkpoint', lambda f: f)
+    assert little < .6*held()
+
 @pytest.mark.parametrize('repeats', [False, True])
 def test_programs_grow_linearly(repeats):
     "Not at all where layers repeat, linearly where they alternate"
