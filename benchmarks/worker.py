@@ -58,7 +58,7 @@ def main(module, name, path):
             continue
         last = warm(f, last)
         # Now and then the system puts both threads on one core: of short calls the median of a few is one turn.
-        calls = [timed(f)[1:] for _ in range(max(1, min(5, int(2*WARM/last))))] # what one returned is gone before the next
+        calls = [timed(f)[1:] for _ in range(min(5, int(4*WARM/last)) | 1)] # what one returned is gone before the next
         last, cpu = map(statistics.median, zip(*calls))
         say(wall=last, cpu=cpu, peak=memory())
 
