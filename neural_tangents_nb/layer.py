@@ -350,8 +350,8 @@ def kernel_fn(self: Layer,
         kwargs = {n: v[0] if is_pair(v) else v for n, v in kwargs.items()}
     want = wanted(self, x1, names, diagonal_batch, diagonal_spatial)
     ntk, inside = get is None or 'ntk' in names, get if set(names) <= set(ARRAYS) else None
-    f = _compiled if _jittable(self, x1, kwargs) else _infinite
-    out = f(squared(self), x1, x2, mask_constant, kwargs, ntk, want, inside)
+    f, net = (_compiled, squared(self)) if _jittable(self, x1, kwargs) else (_infinite, self)
+    out = f(net, x1, x2, mask_constant, kwargs, ntk, want, inside)
     return out if inside == get else pick(out, get)
 
 # %% ../nbs/02_layer.ipynb #e02db173
