@@ -497,7 +497,7 @@ def encoded(v):
     "A network, option or number as what JSON can hold"
     if v is None or isinstance(v, (bool, int, float, str)) and not isinstance(v, Enum): return v
     if isinstance(v, Layer) and type(v).__name__ in _classes():
-        fields = {f.name: encoded(getattr(v, f.name)) for f in dc.fields(v)}
+        fields = {f.name: encoded(getattr(v, f.name)) for f in dc.fields(v) if f.init}
         return {'layer': type(v).__name__, 'fields': fields}
     if type(v) in (tuple, list): return {type(v).__name__: [encoded(a) for a in v]}
     if isinstance(v, slice): return {'slice': [encoded(a) for a in (v.start, v.stop, v.step)]}
