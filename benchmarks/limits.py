@@ -2,14 +2,14 @@
 
 For fully connected kernels and a pooled convolutional one, what they must do at least, and the seconds in which this machine could
 do that: matrix products at the speed of one large product, and each layer's covariances read and written once at the speed of copying a
-large array. Both speeds are measured in the same process. Then the two parts of a fully connected kernel, each alone: the product of its
-inputs, and the arithmetic of its layers where the cache holds the covariances. Results are printed and saved to `limits.json` in `--out`.
+large array. Both speeds are measured in the same process. Then the product of the inputs of fully connected kernels alone. Results are
+printed and saved to `limits.json` in `--out`.
 """
 import argparse, json
 from pathlib import Path
 
 import jax
-from jax import lax, numpy as jnp
+from jax import numpy as jnp
 
 import neural_tangents_nb as nt
 from neural_tangents_nb.cost import median_seconds
@@ -46,28 +46,14 @@ def rows():
                    copy=copy, product=product)
 
 
-def products(n, half=False, rows=200):
-    "Seconds of the product of `n` inputs with as many, or of blocks of rows with the columns from the diagonal on"
-    a, b = cases.normal(n, 784), cases.normal(n, 784, seed=1)
+def products():
+    "Of each fully connected case the seconds, at best, of the product of its inputs; of one batch with itself in blocks of rows"
     dot = lambda a, b: jnp.matmul(a, b.T, precision='highest')
-    if half: return median_seconds(jax.jit(lambda a: [dot(a[i:i+rows], a[i:]) for i in range(0, n, rows)]), a)
-    return median_seconds(jax.jit(dot), a, b)
-
-
-def layers(net, get, n, side=500):
-    "Seconds for the layers of `net`, the inputs one number each, in blocks that the cache holds, as many as have `n*n` covariances"
-    blocks = (n//side)**2
-    a, b = (cases.normal(blocks*side, 1, seed=i).reshape(blocks, side, 1) for i in (0, 1))
-    return median_seconds(jax.jit(lambda a, b: lax.map(lambda ab: net.kernel_fn(*ab, get), (a, b))), a, b)
-
-
-def parts():
-    "Of each fully connected case the seconds that its product and its layers take, each alone"
-    relu, erf = cases.fcn(nt, 3), cases.fcn(nt, 5, 'Erf')
-    for name, net, get, n, half in [
-            ('fcn3_1000_ntk', relu, 'ntk', 1000, False), ('fcn3_1000_nngp_ntk', relu, ('nngp', 'ntk'), 1000, False),
-            ('fcn3_1000_sym_ntk', relu, 'ntk', 1000, True), ('fcn3_4000_ntk', relu, 'ntk', 4000, False), ('fcn_erf5_1000_ntk', erf, 'ntk', 1000, False)]:
-        yield dict(name=name, product=products(n, half), layers=layers(net, get, n)*(.5 if half else 1))
+    def whole(n): return median_seconds(jax.jit(dot), cases.normal(n, 784), cases.normal(n, 784, seed=1), of=min)
+    def half(n, rows=200): # with the columns from the diagonal on
+        return median_seconds(jax.jit(lambda a: [dot(a[i:i+rows], a[i:]) for i in range(0, n, rows)]), cases.normal(n, 784), of=min)
+    one = whole(1000)
+    return dict(fcn3_1000_ntk=one, fcn3_1000_nngp_ntk=one, fcn3_1000_sym_ntk=half(1000), fcn3_4000_ntk=whole(4000), fcn_erf5_1000_ntk=one)
 
 
 def main():
@@ -77,10 +63,10 @@ def main():
     out = list(rows())
     for r in out: print(f"{r['name']}: {r['seconds']:.3g} s, predicted {r['predicted']:.3g} s; bound {r['bound']:.3g} s ({r['of_bound']:.0%}); "
                         f"{r['bytes_per_s']/1e9:.3g} GB/s ({r['of_copy']:.0%} of copying), {r['flops_per_s']/1e9:.3g} GFLOP/s ({r['of_product']:.0%} of a product)")
-    both = list(parts())
-    for r in both: print(f"{r['name']}: product {r['product']:.3g} s, layers {r['layers']:.3g} s")
+    alone = products()
+    print({name: f'{t:.3g} s' for name, t in alone.items()})
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out/'limits.json').write_text(json.dumps(dict(machine=machine(), rows=out, parts=both), indent=1))
+    (args.out/'limits.json').write_text(json.dumps(dict(machine=machine(), rows=out, products=alone), indent=1))
 
 
 if __name__ == '__main__': main()
