@@ -7,13 +7,15 @@ __all__ = ['default_spec', 'check_spec', 'Convolution', 'Conv', 'ConvTranspose',
 
 # %% ../nbs/06_conv.ipynb #e65b64e8
 import functools as ft, math, string
+from copy import copy
 import jax, numpy as np
 from jax import lax, numpy as jnp, random
 from fastcore.basics import patch
 from .core import struct, static
 from .kernel import Kernel, Need, reset
 from .layer import Affine, channels_masked, check_weights
-from .spatial import Padding, Window, window, ints, padded, box, centres
+from .machine import padded_before
+from .spatial import Frame, Padding, Window, window, ints, padded, box, centres
 
 # %% ../nbs/06_conv.ipynb #8676c19e
 def default_spec(n):
@@ -38,6 +40,7 @@ def check_spec(spec, n):
 class Convolution(Affine):
     "Base class of the convolutions: layouts, windows, weights"
     rhs_dilation: tuple|None = None; feature_group_count: int = 1
+    framed: tuple = () # Padding that is there already, as `Frame.widths`
     def __post_init__(self):
         check_weights(self); Padding(self.padding)
         put = ft.partial(object.__setattr__, self)
@@ -71,7 +74,9 @@ def windows(self: Convolution, sizes):
     strides = ints(self.strides, n, 'strides', 1)
     args = self.filter_shape, strides, ints(self.rhs_dilation, n, 'rhs_dilation', 1)
     at = [by_weight.index(c) for c in by_input]
-    return tuple(self.window(m, *(a[i] for a in args)) for m, i in zip(sizes, at))
+    ws = tuple(self.window(m, *(a[i] for a in args)) for m, i in zip(sizes, at))
+    around = self.framed or ((0, 0),)*n
+    return tuple(w._replace(lo=w.lo - lo, hi=w.hi - hi) for w, (lo, hi) in zip(ws, around))
 
 @patch
 def window(self: Convolution, n, size, stride, gap):
@@ -181,6 +186,21 @@ class Conv(Convolution):
     trainable: bool = static(True) # Do the weights train, that is, add to the NTK?
     rhs_dilation: tuple|None = static(None) # Distance of positions that a filter reads; None for 1
     feature_group_count: int = static(1) # Number of groups of channels
+    framed: tuple = static(default_factory=tuple, init=False, repr=False)
+
+# %% ../nbs/06_conv.ipynb #bb3cde3c
+@patch
+def steps(self: Conv, s, want, n):
+    "Zeros around all axes but the last one, and the convolution that finds them there"
+    sizes = [s[a] for a in self.spots()]
+    ws = self.windows(sizes)
+    one = len(ws) > 1 and all(w.stride == 1 and not w.wrap for w in ws)
+    fits = one and 0 < max(ws[-1].lo, ws[-1].hi) < sizes[-1]
+    if not fits or not padded_before(n*math.prod(sizes)**(2 if want.positions else 1)): return self,
+    *first, row = [(w.lo, w.hi) for w in ws[:-1]]
+    conv = copy(self)
+    conv.__dict__['framed'] = (*first, (row[0] + 1, row[1] + 1), (0, 0)) # a row more than is read
+    return Frame(conv.framed, self.batch_axis, self.channel_axis), conv
 
 # %% ../nbs/06_conv.ipynb #a79cae9e
 @patch

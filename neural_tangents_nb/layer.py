@@ -126,6 +126,7 @@ class Layer:
     batch_axis: int|None = None; channel_axis: int|None = None
     mixes = True # Do entries of the kernel depend on others than the same of the input's?
     curved = False # Is it a nonlinearity?
+    trails = False # Is it computed together with a nonlinearity before it?
     __repr__ = brief
     def shape(self, s): "Output shape for input shape `s`"; return s
     def init(self, key, s): "Parameters for input shape `s`"; return ()
@@ -137,6 +138,9 @@ class Layer:
         "Pairs needed of the input, if those in `want` are needed of the output"
         return keep(want)
     def mask(self, m, s): "The mask of the output for mask `m` of an input of shape `s`"; return m
+    def steps(self, s, want, n):
+        "Behind a nonlinearity: layers that do the same for input shape `s` and `n` pairs, faster"
+        return self,
     def __iter__(self): return iter((self.init_fn, self.apply_fn, self.kernel_fn))
     def __len__(self): return 3
     def __getitem__(self, i): return (self.init_fn, self.apply_fn, self.kernel_fn)[i]
@@ -535,7 +539,8 @@ def blocks(self: Serial, want):
         return m
     while i < len(layers):
         # of the ways to cover most layers by repetition, the one with the shortest block
-        ways = [(n, times(n)) for n in range(1, (len(layers) - i)//2 + 1)]
+        longest = 0 if layers[i].trails else (len(layers) - i)//2
+        ways = [(n, times(n)) for n in range(1, longest + 1)]
         n, m = max(ways, key=lambda nm: nm[0]*nm[1]*(nm[1] > 1), default=(1, 1))
         if m == 1: n = 1
         if m == 1 and out and len(out[-1][0]) == 1:
@@ -562,15 +567,32 @@ def looped(step, k, blocks):
         k, blocks = step(k, blocks[0]), blocks[1:]
     return ft.reduce(step, blocks, k)
 
+# %% ../nbs/02_layer.ipynb #6035dd3e
+def _flat(layer):
+    if type(layer) is not Serial: return [layer]
+    return [l for inner in layer.layers for l in _flat(inner)]
+
 def _units(steps):
     "`(layer, want)` in lists: layers that mix nothing, up to a nonlinearity; others alone"
     units, ready = [], False
     for l, w in steps:
-        if ready and not l.mixes: units[-1].append((l, w))
+        behind = l.trails and units and units[-1][-1][0].curved
+        if behind or ready and not l.mixes: units[-1].append((l, w))
         else: units.append([(l, w)])
         ready = not (l.mixes or l.curved)
     if len(units) > 1 and ready and len(units[-2]) > 1: units[-2:] = [units[-2] + units[-1]]
     return units
+
+@patch
+def stepped(self: Serial, k, want):
+    "The network in the steps in which to compute it on a state without masks"
+    plain = isinstance(k, Kernel) and k.mask1 is None and k.mask2 is None
+    if not (plain and k.shape1 and self.pure()): return self
+    s, out, flat = k.shape1, [], _flat(self)
+    for l, w in zip(flat, Serial(tuple(flat)).wants(want)[0]):
+        out += l.steps(s, w, math.prod(k.nngp.shape[:2])) if out and out[-1].curved else (l,)
+        s = l.shape(s)
+    return Serial(tuple(out)) if len(out) > len(flat) else self
 
 @patch
 def run(self: Serial, k, want, **kwargs):
@@ -579,7 +601,7 @@ def run(self: Serial, k, want, **kwargs):
         f = lambda k: ft.reduce(lambda k, lw: lw[0].run(k, lw[1], **kwargs), unit, k)
         if len(unit) == 1 or not any(l.curved for l, _ in unit): return f(k)
         return apart(f)(k).replace(x1_is_x2=k.x1_is_x2)
-    for blocks, wants in self.blocks(want):
+    for blocks, wants in self.stepped(k, want).blocks(want):
         step = lambda k, block: ft.reduce(through, _units(zip(block, wants)), k)
         k = looped(step, k, blocks) if self.pure() else ft.reduce(step, blocks, k)
     return k
@@ -621,10 +643,6 @@ def serial(*layers) -> Serial:
     return Serial(tuple(map(as_layer, layers)))
 
 # %% ../nbs/02_layer.ipynb #ea14d4e9
-def _flat(layer):
-    if type(layer) is not Serial: return [layer]
-    return [l for inner in layer.layers for l in _flat(inner)]
-
 def pieces(layer, want):
     "`[(piece, want of its output)]`, cut where positions were mixed and variances are read later"
     layers = _flat(layer)

@@ -148,3 +148,56 @@ def test_programs_grow_linearly(repeats):
     a, b, c = map(size, (8, 16, 24))
     # of each of eight more pairs of layers the hyperparameters, a line or two each; else some layers are longer than others
     assert c - b <= (8*8 if repeats else 1.2*(b - a))
+
+WIDE = dict(
+    plain=[conv()], even=[stax.Conv(1, (2, 4), padding='SAME', b_std=.2)], gaps=[stax.Conv(1, (3, 3), padding='SAME', rhs_dilation=(1, 2))],
+    weights=[stax.Conv(4, (3, 3), padding='SAME', parameterization='standard', trainable=False), stax.Relu(), stax.Conv(4, (3, 3), padding='SAME', feature_group_count=2)],
+    layout=[stax.Conv(1, (3, 2), padding='SAME', dimension_numbers=('NHWC', 'WHIO', 'NWHC')), stax.Relu(),
+            stax.Conv(1, (3, 3), padding='SAME', dimension_numbers=('NWHC', 'HWIO', 'NHWC'))],
+    nested=[stax.serial(conv(), stax.Relu()), stax.serial(conv(), stax.Erf()), stax.serial(conv())])
+
+def written(monkeypatch, yes): monkeypatch.setattr('neural_tangents_nb.conv.padded_before', lambda n: yes)
+
+@pytest.mark.parametrize('name', WIDE)
+@pytest.mark.parametrize('last', [stax.Flatten, stax.GlobalAvgPool])
+def test_padding_written_by_the_nonlinearity_is_padding(name, last, monkeypatch):
+    net = stax.serial(conv(), stax.Relu(), *WIDE[name], stax.Relu(), conv(), stax.Relu(), last(), stax.Dense(1))
+    x1, x2 = (x[:, :6, :7] for x in images)
+    get = ('nngp', 'ntk', 'cov1')
+    f = lambda w: jax.jit(lambda w: layer._infinite(net, w*x1, x2, None, {}, True, layer.wanted(net, x1, get, None, None), get))(w)
+    written(monkeypatch, False)
+    want, slope = f(1.), jax.grad(lambda w: f(w)[1].sum())(1.)
+    written(monkeypatch, True)
+    frames = [type(l).__name__ for l in net.stepped(net.layers[0].kernel_fn(x1, x2), layer.Need()).layers].count('Frame')
+    assert frames == str(net).count('Conv(') - 1 # the first one comes behind no nonlinearity
+    close(f(1.), want, rtol=1e-12); close(jax.grad(lambda w: f(w)[1].sum())(1.), slope, rtol=1e-9) # the same sums
+
+def steps(net, x=images): # 20 pairs of 64 positions each
+    "Names of the layers in the steps in which they are computed, block by block"
+    k = layer._lift(net, x[0], x[1], None, True, net.need(layer.Need()))
+    return [[[type(l).__name__ for l in b] for b in blocks] for blocks, _ in net.stepped(k, layer.Need()).blocks(layer.Need())]
+
+def test_what_is_padded_by_a_pass_of_its_own(monkeypatch):
+    "Behind no nonlinearity; strides, no padding, opposite edges, one axis, windows wider than the image; small blocks; masks"
+    behind = lambda l: stax.serial(conv(), stax.Relu(), l)
+    assert steps(behind(conv()), [x[:, :5, :5] for x in images]) == [[['Conv', 'ABRelu', 'Conv']]]
+    written(monkeypatch, True)
+    assert steps(behind(conv())) == [[['Conv', 'ABRelu', 'Frame', 'Conv']]]
+    one = [x[:, 0] for x in images]
+    plain = [conv(strides=(2, 1)), stax.Conv(1, (3, 3)), stax.Conv(1, (3, 3), padding='CIRCULAR'), stax.Conv(1, (3, 17), padding='SAME')]
+    for l in plain: assert steps(behind(l)) == [[['Conv', 'ABRelu', 'Conv']]], l
+    line = stax.Conv(1, (3,), padding='SAME')
+    assert 'Frame' not in str(steps(stax.serial(line, stax.Relu(), line), one))
+    assert 'Frame' not in str(steps(stax.serial(conv(), pool(), conv())))
+    net = stax.serial(conv(), stax.Relu(), conv(), stax.Relu(), stax.GlobalAvgPool())
+    k = layer._lift(net, images[0].at[0, :3].set(7.), None, 7., True, net.need(layer.Need()))
+    assert net.stepped(k, layer.Need()) is net
+
+def test_zeros_go_with_the_nonlinearity_in_every_turn_of_a_loop(monkeypatch):
+    written(monkeypatch, True)
+    net = stax.serial(*[conv(), stax.Relu()]*6, stax.Flatten())
+    assert steps(net)[1] == [['ABRelu', 'Frame', 'Conv']]*5
+    other = stax.serial(conv(), stax.Erf(), *[conv(), stax.Relu()]*6, stax.Flatten())
+    assert steps(other)[1] == [['Conv', 'ABRelu', 'Frame']]*5
+    turn = [(l, None) for l in net.stepped(layer._lift(net, *images, None, True, net.need(layer.Need())), layer.Need()).layers[1:4]]
+    assert [[type(l).__name__ for l, _ in u] for u in layer._units(turn)] == [['ABRelu', 'Frame'], ['Conv']]
