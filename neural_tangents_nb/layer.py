@@ -588,6 +588,8 @@ def stepped(self: Serial, k, want):
     "The network in the steps in which to compute it on a state without masks"
     plain = isinstance(k, Kernel) and k.mask1 is None and k.mask2 is None
     if not (plain and k.shape1 and self.pure()): return self
+    # one example, for its variances, is computed faster than more code is compiled
+    if k.cov2 is None and k.ntk is None and len(k.nngp) == 1: return self
     s, out, flat = k.shape1, [], _flat(self)
     for l, w in zip(flat, Serial(tuple(flat)).wants(want)[0]):
         out += l.steps(s, w, math.prod(k.nngp.shape[:2])) if out and out[-1].curved else (l,)
