@@ -590,10 +590,14 @@ def stepped(self: Serial, k, want):
     if not (plain and k.shape1 and self.pure()): return self
     # one example, for its variances, is computed faster than more code is compiled
     if k.cov2 is None and k.ntk is None and len(k.nngp) == 1: return self
-    s, out, flat = k.shape1, [], _flat(self)
-    for l, w in zip(flat, Serial(tuple(flat)).wants(want)[0]):
-        out += l.steps(s, w, math.prod(k.nngp.shape[:2])) if out and out[-1].curved else (l,)
-        s = l.shape(s)
+    s, before, flat = k.shape1, None, _flat(self)
+    out: list = []
+    try:
+        for l, w in zip(flat, Serial(tuple(flat)).wants(want)[0]):
+            if before: s = before.shape(s)
+            behind, before = before and before.curved, l
+            out += l.steps(s, w, math.prod(k.nngp.shape[:2])) if behind else (l,)
+    except ValueError: return self # a layer refuses: it says why when its turn comes
     return Serial(tuple(out)) if len(out) > len(flat) else self
 
 @patch
