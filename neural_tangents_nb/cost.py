@@ -73,7 +73,7 @@ def _read(eqn, live):
     name = eqn.primitive.name
     return live if name in CALLS or name.startswith('custom') else None
 
-def tally(jaxpr, live=None) -> Work:
+def tally(jaxpr, live=None, within=False) -> Work:
     "The work of a program, of which the outputs flagged in `live` are read (all by default)"
     used = {v for v, l in zip(jaxpr.outvars, live or [True]*len(jaxpr.outvars))
             if l and not isinstance(v, Literal)}
@@ -82,9 +82,9 @@ def tally(jaxpr, live=None) -> Work:
         flags = [v in used for v in eqn.outvars]
         if not any(flags): continue
         used |= {v for v in eqn.invars if not isinstance(v, Literal)}
-        inner = [n*tally(j, _read(eqn, flags)) for j, n in _inner(eqn)]
         apart = eqn.params.get('name') == 'inside' # compiled loops of its own
-        if apart: total += Work(bytes=_bytes(eqn.outvars))
+        if apart and not within: total += Work(bytes=_bytes(eqn.outvars))
+        inner = [n*tally(j, _read(eqn, flags), within or apart) for j, n in _inner(eqn)]
         if not inner: total += _primitive(eqn)
         elif eqn.primitive.name == 'cond': total += max(inner, key=Work.operations)
         else: total += sum(inner, Work())
