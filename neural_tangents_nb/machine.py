@@ -116,7 +116,7 @@ def paired_dot(
     return dot(f'{most}{i}Z,{most}{j}Z->{out}', each(a, left, i), each(b, right, j))
 
 # %% ../nbs/00b_machine.ipynb #af3fc09a
-def padded_before(n, least=2**16):
+def padded_before(n, least=2**17):
     "Shall what computes `n` numbers write zeros around them? Few are not worth compiling it"
     return n >= least and jax.default_backend() == 'cpu' # others fuse padding with what reads it
 
