@@ -74,7 +74,7 @@ def _read(eqn, live):
     return live if name in CALLS or name.startswith('custom') else None
 
 def tally(jaxpr, live=None, within=False) -> Work:
-    "The work of a program, of which the outputs flagged in `live` are read (all by default)"
+    "Work of a program, of whose outputs those in `live` (or all) are read; `within` one `apart`?"
     used = {v for v, l in zip(jaxpr.outvars, live or [True]*len(jaxpr.outvars))
             if l and not isinstance(v, Literal)}
     total = Work()

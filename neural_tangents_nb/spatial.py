@@ -170,7 +170,7 @@ class Frame(Layer):
         inner = spots(ndim, self.batch_axis, self.channel_axis)
         return [(*next(at), 0) if a in inner else (0, 0, 0) for a in range(ndim)]
     def shape(self, s): return tuple(n + lo + hi for n, (lo, hi, _) in zip(s, self.edges(len(s))))
-    def mask(self, m, s): return lax.pad(jnp.broadcast_to(m, s), True, self.edges(len(s)))
+    def mask(self, m, s): return lax.pad(jnp.broadcast_to(m, s), False, self.edges(len(s)))
     def apply(self, params, x): return lax.pad(x, jnp.zeros((), x.dtype), self.edges(x.ndim))
     def kernel(self, k):
         def pad(a, nb, full):
