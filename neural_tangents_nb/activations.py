@@ -18,8 +18,8 @@ from fastcore.basics import patch
 from .core import struct, static
 from .kernel import vary
 from .layer import Layer
-from .numerics import angle, arc, atan2, balance, det, half, half_eye
-from .numerics import half_gap, inv, legs, legs_eye, root, sliver
+from .numerics import angle, arc, arc_sliver, atan2, balance, det, flat
+from .numerics import half, half_eye, half_gap, inv, legs, legs_eye, root
 
 # %% ../nbs/03_activations.ipynb #d0c9e832
 class Activation(Layer):
@@ -27,10 +27,18 @@ class Activation(Layer):
     mixes, curved = False, True
     jumps = False # Does `fn` jump? Then `ddual`, what training sees, is not the slope of `dual`
     def fn(self, x): raise NotImplementedError(f'{self!r} has no finite function: define `fn`')
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        # who states one of them anew does not mean the `duals` of a class above
+        if {'dual', 'ddual'} & vars(cls).keys() and 'duals' not in vars(cls):
+            cls.duals = Activation.duals
     def dual(self, k11, k12, k22): return moment(0, 0, self, k11, k12, k22)
     def ddual(self, k11, k12, k22):
         r"$\mathbb{E}[\phi'(u)\phi'(v)]$"
         return jax.jvp(lambda c: self.dual(k11, c, k22), (k12,), (jnp.ones_like(k12),))[1]
+    def duals(self, k11, k12, k22):
+        "`dual` and `ddual`; override where they share work"
+        return self.dual(k11, k12, k22), self.ddual(k11, k12, k22)
     def dvar(self, k11, k12, k22):
         r"$\frac12\mathbb{E}[\phi''(u)\phi(v)]$, the slope of `dual` in `k11`"
         return jax.jvp(lambda p: self.dual(p, k12, k22), (k11,), (jnp.ones_like(k11),))[1]
@@ -60,11 +68,12 @@ def _by_leaves(f, act, tangent):
 def _total(out, terms):
     "Sum of `slope()*tangent`, without the slopes that nobody asks for"
     ts = [s() if t is None else s()*t for s, t in terms if not isinstance(t, SymbolicZero)]
-    return sum((t for t in ts if t is not None), jnp.zeros_like(out))
+    ts = [t for t in ts if t is not None]
+    return sum(ts[1:], ts[0]) if ts else jnp.zeros_like(out)
 
 # Layers of equal shapes call what was traced once.
-_dual, _ddual, _dvar = (
-    jax.jit(lambda act, *k, n=n: getattr(act, n)(*k)) for n in ('dual', 'ddual', 'dvar'))
+_dual, _duals, _dvar = (
+    jax.jit(lambda act, *k, n=n: getattr(act, n)(*k)) for n in ('dual', 'duals', 'dvar'))
 
 @jax.custom_jvp
 def pushed(act, k11, k12, k22):
@@ -73,9 +82,10 @@ def pushed(act, k11, k12, k22):
 
 def _pushed_jvp(primals, tangents):
     (act, *k), (dact, d11, d12, d22) = primals, tangents
-    out = _dual(act, *k)
+    alone = isinstance(d12, SymbolicZero)
+    out, slope = (_dual(act, *k), None) if alone else _duals(act, *k)
     leaves = lambda: _by_leaves(lambda a: a.dual(*k), act, dact)
-    return out, _total(out, [(leaves, None), (lambda: _ddual(act, *k), d12),
+    return out, _total(out, [(leaves, None), (lambda: slope, d12),
                              (lambda: _dvar(act, *k), d11), (lambda: _dvar(act, *k[::-1]), d22)])
 
 pushed.defjvp(_pushed_jvp, symbolic_zeros=True)
@@ -136,11 +146,17 @@ class Erf(Activation):
     b: float = 1. # Input scale
     c: float = 0. # Output shift
     def fn(self, x): return self.a*jax.scipy.special.erf(self.b*x) + self.c
-    def legs(self, *k): return half_eye(*(2*self.b**2*ki for ki in k))
-    def dual(self, *k): return 2/math.pi*self.a**2*arc(self.legs(*k)[0]) + self.c**2
-    def ddual(self, *k):
-        _, y, _, s1, s2 = self.legs(*k)
-        return 4/math.pi*(self.a*self.b)**2/(y*s1*s2)
+    def legs(self, *k):
+        return half_eye(*(flat(lambda k: 2*self.b**2*k, jnp.asarray(ki)) for ki in k))
+    def duals(self, *k):
+        t, y, _, s1, s2 = self.legs(*k)
+        ddual = 4/math.pi*(self.a*self.b)**2/(y*s1*s2)
+        return 2/math.pi*self.a**2*arc(t) + self.c**2, ddual
+    def dual(self, *k): return Erf.duals(self, *k)[0]
+    def ddual(self, *k): return Erf.duals(self, *k)[1]
+    def variance(self, k):
+        k = 2*self.b**2*k
+        return 2/math.pi*self.a**2*arc(k/(1 + k + 2*root(.25 + k/2))) + self.c**2
     def dvar(self, k11, k12, k22):
         _, y, x, *_ = self.legs(k11, k12, k22)
         return -2/math.pi*(self.a*self.b)**2*x/y/(1 + 2*self.b**2*k11)
@@ -191,14 +207,14 @@ class ABRelu(Activation):
     def fn(self, x): return self.a*jnp.minimum(x, 0) + self.b*jnp.maximum(x, 0)
     def bend(self): return (self.a - self.b)**2/(2*math.pi)
     def chord(self, x):
-        same = ~jnp.signbit(x) # a zero has its sign too
-        return jnp.where(same, (self.a**2 + self.b**2)/2, self.a*self.b).astype(x.dtype)
-    def dual(self, k11, k12, k22):
-        t, h = half(k11, k12, k22)
-        return self.bend()*sliver(t, h, k12) + self.chord(k12)*k12
-    def ddual(self, *k):
-        t, _ = half(*k)
-        return self.chord(t) - self.bend()*arc(t)
+        differ = jnp.signbit(x) # a zero has its sign too
+        return jnp.where(differ, self.a*self.b, (self.a**2 + self.b**2)/2).astype(x.dtype)
+    def duals(self, k11, k12, k22):
+        theta, sliver = arc_sliver(*half(k11, k12, k22), k12)
+        bend, chord = self.bend(), self.chord(k12)
+        return bend*sliver + chord*k12, chord - bend*theta
+    def dual(self, *k): return ABRelu.duals(self, *k)[0]
+    def ddual(self, *k): return ABRelu.duals(self, *k)[1]
     def variance(self, k): return (self.a**2 + self.b**2)/2*k
     def dvar(self, k11, k12, k22):
         y, _, s1, s2 = legs(k11, k12, k22)
@@ -243,14 +259,14 @@ class Gelu(Activation):
     r"$x\Phi(x)$ (Hendrycks & Gimpel 2016); the kernel is that of the exact function in any case"
     approximate: bool = static(False) # Use the tanh approximation in the finite network?
     def fn(self, x): return jax.nn.gelu(x, approximate=self.approximate)
-    def dual(self, k11, k12, k22):
+    def duals(self, k11, k12, k22):
         t, y, x, s1, s2 = half_eye(k11, k12, k22)
-        t1, t2 = 1/(1 + k11), 1/(1 + k22)
-        bracket = x*(t1*s1*s1)*x*(t2*s2*s2)/y/s1/s2 + (k11*t1)*(k22*t2)*y*s1*s2 + k12*arc(t)
-        return k12/4 + bracket/(2*math.pi)
-    def ddual(self, k11, k12, k22):
-        t, y, x, s1, s2 = half_eye(k11, k12, k22)
-        return 1/4 + (arc(t) + x/y*(1/(1 + k11) + 1/(1 + k22) + (1/(y*s1*s2))**2))/(2*math.pi)
+        t1, t2, theta = 1/(1 + k11), 1/(1 + k22), arc(t)
+        bracket = x*(t1*s1*s1)*x*(t2*s2*s2)/y/s1/s2 + (k11*t1)*(k22*t2)*y*s1*s2 + k12*theta
+        ddual = 1/4 + (theta + x/y*(t1 + t2 + (1/(y*s1*s2))**2))/(2*math.pi)
+        return k12/4 + bracket/(2*math.pi), ddual
+    def dual(self, *k): return Gelu.duals(self, *k)[0]
+    def ddual(self, *k): return Gelu.duals(self, *k)[1]
     def dvar(self, k11, k12, k22):
         y, x, s1, s2 = legs_eye(k11, k12, k22)
         m11, m12, m22, t1, t2 = balance(k11, k12, k22)

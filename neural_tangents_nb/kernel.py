@@ -319,7 +319,8 @@ def affine(self: Kernel, scale, shift=None):
 def learn(self: Kernel, own=None):
     "Add to the NTK the contribution of the layer's own weights: by default its output's covariance"
     if self.ntk is None: return self
-    return self.replace(ntk=self.ntk + (self.nngp if own is None else own))
+    own = self.nngp if own is None else own
+    return self.replace(ntk=own if self.ntk.ndim == 0 else self.ntk + own)
 
 # %% ../nbs/01_kernel.ipynb #b81045ea
 def _tangent(k):

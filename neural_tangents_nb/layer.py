@@ -533,16 +533,20 @@ def blocks(self: Serial, want):
         if not numeric(l): return object() # like no other
         return jax.tree.structure(l), tuple(map(np.shape, jax.tree.leaves(l)))
     kinds = [(kind(l), w) for l, w in zip(layers, wants)]
-    def times(n):
+    def times(i, n):
         m = 1
         while kinds[i + m*n:i + (m+1)*n] == kinds[i:i+n]: m += 1
         return m
-    while i < len(layers):
-        # of the ways to cover most layers by repetition, the one with the shortest block
+    def most(i):
+        "Of the ways to cover most layers from `i` on by repetition, that with the shortest block"
         longest = 0 if layers[i].trails else (len(layers) - i)//2
-        ways = [(n, times(n)) for n in range(1, longest + 1)]
-        n, m = max(ways, key=lambda nm: nm[0]*nm[1]*(nm[1] > 1), default=(1, 1))
-        if m == 1: n = 1
+        ways = [(n, times(i, n)) for n in range(1, longest + 1)]
+        return max(ways, key=lambda nm: nm[0]*nm[1]*(nm[1] > 1), default=(1, 1))
+    while i < len(layers):
+        n, m = most(i)
+        # a block had better begin where a computation does, with the nonlinearity
+        plain = not (layers[i].mixes or layers[i].curved)
+        if m == 1 or plain and math.prod(most(i+1)) >= n*m: n = m = 1
         if m == 1 and out and len(out[-1][0]) == 1:
             (alone,), w = out.pop()
             out.append(([alone + layers[i:i+1]], w + wants[i:i+1]))
@@ -557,7 +561,7 @@ def _form(k):
 
 def looped(step, k, blocks):
     "`step(k, block)` for all `blocks` in turn, as a loop from where it keeps the form of `k`"
-    step = jax.jit(step) if len(blocks) > 2 else step # traced once for one form
+    step = jax.jit(step) if len(blocks) > 1 else step # traced once for one form
     for tries in range(2):
         if len(blocks) < 3: break
         if _form(jax.eval_shape(step, k, blocks[0])) == _form(k):
@@ -573,14 +577,13 @@ def _flat(layer):
     return [l for inner in layer.layers for l in _flat(inner)]
 
 def _units(steps):
-    "`(layer, want)` in lists: layers that mix nothing, up to a nonlinearity; others alone"
+    "`(layer, want)` in lists: a nonlinearity and what mixes nothing behind it; others alone"
     units, ready = [], False
     for l, w in steps:
         behind = l.trails and units and units[-1][-1][0].curved
-        if behind or ready and not l.mixes: units[-1].append((l, w))
+        if behind or ready and not (l.mixes or l.curved): units[-1].append((l, w))
         else: units.append([(l, w)])
-        ready = not (l.mixes or l.curved)
-    if len(units) > 1 and ready and len(units[-2]) > 1: units[-2:] = [units[-2] + units[-1]]
+        ready = not l.mixes
     return units
 
 @patch
@@ -605,7 +608,7 @@ def run(self: Serial, k, want, **kwargs):
     if not self.layers: return tree_map(lambda k: k.narrow(want), k)
     def through(k, unit):
         f = lambda k: ft.reduce(lambda k, lw: lw[0].run(k, lw[1], **kwargs), unit, k)
-        if len(unit) == 1 or not any(l.curved for l, _ in unit): return f(k)
+        if len(unit) == 1 or not unit[0][0].curved: return f(k)
         return apart(f)(k).replace(x1_is_x2=k.x1_is_x2)
     for blocks, wants in self.stepped(k, want).blocks(want):
         step = lambda k, block: ft.reduce(through, _units(zip(block, wants)), k)

@@ -32,12 +32,13 @@ def apart(f):
         finally: _within.reset(token)
     g = jax.jit(inside)
     def called(*args):
-        if _within.get() and f is not _itself: return g(*args)
+        if _within.get(): return g(*args)
         with set_xla_metadata(inlineable='false'): return g(*args)
     return called
 
 def settled(x):
     "`x`, computed once: fused readers would each compute it anew, with a rounding of their own"
+    if _within.get(): return x # a computation that is kept apart was handed it
     return apart(_itself)(x) if jax.default_backend() == 'cpu' else lax.optimization_barrier(x)
 
 # %% ../nbs/00b_machine.ipynb #50925093

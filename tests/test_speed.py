@@ -3,7 +3,8 @@ import jax, numpy as np, pytest
 from jax import numpy as jnp
 import neural_tangents_nb.layer as layer
 from neural_tangents_nb import stax
-from neural_tangents_nb.core import test_close as close
+from neural_tangents_nb.activations import pushed
+from neural_tangents_nb.core import struct, test_close as close
 from neural_tangents_nb.cost import work_of
 from neural_tangents_nb.machine import corners
 from neural_tangents_nb.tiles import batch
@@ -45,23 +46,27 @@ def test_what_cannot_be_cut():
     attention = stax.serial(conv(), stax.Relu(), stax.GlobalSelfAttention(1, 1, 1, 1), stax.Relu(), stax.GlobalAvgPool())
     for net in (dropout, norm, branch, attention): assert cut(net, big) is None
 
-def test_dense_layers_go_with_the_nonlinearity_behind_them():
-    "One computation for what mixes nothing, up to a nonlinearity; what mixes positions stays alone"
+def test_dense_layers_go_with_the_nonlinearity_before_them():
+    "One computation for a nonlinearity and what mixes nothing behind it; what mixes positions stays alone"
     sizes = lambda *layers: [len(u) for u in layer._units([(l, None) for l in layers])]
     dense = stax.Dense(1)
-    assert sizes(dense, stax.Relu(), dense, dense, stax.Erf()) == [2, 3]
-    assert sizes(dense, stax.Relu(), dense, stax.Erf(), dense) == [2, 3] # nothing comes behind the last
-    assert sizes(stax.Relu(), dense) == [1, 1]
-    assert sizes(conv(), stax.Relu(), pool(), dense, stax.Relu()) == [1, 1, 1, 2]
+    assert sizes(dense, stax.Relu(), dense, dense, stax.Erf()) == [1, 3, 1]
+    assert sizes(dense, stax.Relu(), dense, stax.Erf(), dense) == [1, 2, 2]
+    assert sizes(dense, dense, stax.Relu(), stax.Erf()) == [2, 1, 1]
+    assert sizes(conv(), stax.Relu(), pool(), dense, stax.Relu()) == [1, 1, 1, 1, 1]
+    assert sizes(conv(), stax.Relu(), dense, stax.Relu(), conv(), dense) == [1, 2, 1, 1, 1]
 
-def test_layers_that_do_not_repeat_are_one_block():
-    "So that a dense layer goes with the nonlinearity behind it there too, though of the last one less is wanted"
+def test_blocks_begin_with_the_nonlinearity():
+    "So that in loops too a dense layer goes with the nonlinearity before it, though of the last one less is wanted"
     def sizes(*acts):
         net = stax.serial(*[l for act in acts for l in (stax.Dense(1), act())], stax.Dense(1))
         return [[len(b) for b in blocks] for blocks, _ in net.blocks(layer.Need(own=-1))]
-    assert sizes(*[stax.Relu]*3) == [[2, 2], [3]]
-    assert sizes(stax.Relu, stax.Erf, stax.Rbf) == [[7]]
-    assert sizes(stax.Erf, *[stax.Relu]*4, stax.Rbf) == [[2], [2, 2, 2, 2], [3]]
+    assert sizes(*[stax.Relu]*3) == [[1], [2, 2], [2]]
+    assert sizes(stax.Relu, stax.Erf, stax.Rbf) == [[7]] # nothing repeats
+    assert sizes(stax.Erf, *[stax.Relu]*4, stax.Rbf) == [[3], [2, 2, 2, 2], [2]]
+    cnn = stax.serial(*[conv(), stax.Relu()]*5, pool())
+    blocks = cnn.blocks(layer.Need(own=-1))[0][0] # convolutions are computed alone anyway
+    assert len(blocks) == 4 and all(type(b[0]) is type(conv()) for b in blocks)
 
 def test_tiles_do_not_ask_again_what_was_asked(monkeypatch):
     "Inputs of `batch` are checked as a whole; those of a call are checked by it"
@@ -107,14 +112,39 @@ def test_nobody_computes_covariances_that_nobody_reads():
 
 def test_no_retrace(monkeypatch):
     relu, traces = type(stax.Relu()), []
-    dual = relu.dual
-    monkeypatch.setattr(relu, 'dual', lambda self, *k: traces.append(1) or dual(self, *k))
+    duals = relu.duals
+    monkeypatch.setattr(relu, 'duals', lambda self, *k: traces.append(1) or duals(self, *k))
     x = jnp.asarray(rng.randn(37, 4)) # a shape of no other test: duals of equal shapes are traced once in a process
     run = lambda W_std: stax.serial(stax.Dense(1, W_std), stax.LeakyRelu(W_std/10), stax.Dense(1)).kernel_fn(x, None, 'ntk')
     run(1.)
     first = len(traces)
     for W_std in (1.5, 2., 3.): run(W_std)
     assert first and len(traces) == first
+
+def test_a_layer_and_its_kernel_share_the_angle():
+    "NNGP and NTK of a nonlinearity come from one triangle: a polynomial, a root and a quotient for each pair"
+    count = lambda f, *names: sum(l.count(f'stablehlo.{n} ') for l in f.splitlines() for n in names)
+    k = jnp.ones((3, 1)), jnp.full((3, 4), .5), jnp.ones((1, 4))
+    for act in (stax.Relu(), stax.Erf(), stax.Gelu()):
+        lines = lambda f: jax.jit(f).lower(*k).as_text()
+        dual, both = lines(act.dual), lines(lambda *k: jax.jvp(lambda c: pushed(act, k[0], c, k[2]), k[1:2], (k[1],)))
+        assert count(both, 'sqrt') == count(dual, 'sqrt') > 0, act
+        assert count(both, 'multiply') < 1.5*count(dual, 'multiply'), act
+
+def test_a_stated_dual_is_not_that_of_the_class_above():
+    "`duals` of a class above are not those of who states `dual` or `ddual` anew"
+    @struct
+    class Twice(type(stax.Relu())):
+        def dual(self, *k): return 2*super().dual(*k)
+    @struct
+    class Half(type(stax.Erf())):
+        def ddual(self, *k): return super().ddual(*k)/2
+    k = jnp.float32([1., .3, 2.])
+    for new, old, factors in ((Twice(0., 1.), stax.Relu(), (2, 1)), (Half(), stax.Erf(), (1, .5))):
+        for value, expected, factor in zip(new.duals(*k), old.duals(*k), factors): close(value, factor*expected)
+    x = jnp.ones((2, 3))
+    nngp, relu = (stax.serial(stax.Dense(1), act).kernel_fn(x, x + 1, ('nngp', 'ntk')) for act in (Twice(0., 1.), stax.Relu()))
+    close(nngp.nngp, 2*relu.nngp)
 
 def test_transformations_keep_apart_what_was():
     "Under vmap and in derivatives the functions inside a layer do not become computations of their own"
