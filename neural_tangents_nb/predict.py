@@ -361,7 +361,7 @@ class Train:
         "The solver of `name` in its eigenbasis, the basis, and there targets and half of `prior`"
         solver, k = self.solver(name, 0.), None if prior is None else self.k(prior)
         own = keep(self.cache, ('turned', name), solver.turned, solver)
-        targets = lambda: _turn(solver.v, self.y.T)[0].T
+        targets = lambda: _onto(solver.v, self.y)
         y = keep(self.cache, ('targets', name), targets, solver, self.y)
         if prior is None: return own, solver.v, y, None
         half = lambda: _halved(_conjugated(solver.v, k))
@@ -370,6 +370,10 @@ class Train:
 @jax.jit
 @precise
 def _conjugated(v, k): return v.T@k@v
+
+@jax.jit
+@precise
+def _onto(v, y): return v.T@y
 
 @jax.jit
 @precise
