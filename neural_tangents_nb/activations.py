@@ -19,7 +19,7 @@ from .core import struct, static
 from .kernel import vary
 from .layer import Layer
 from .numerics import angle, arc, arc_sliver, atan2, balance, det, flat
-from .numerics import half, half_eye, half_gap, inv, legs, legs_eye, root
+from .numerics import half, half_eye, half_gap, inv, legs, legs_eye, root, signed
 
 # %% ../nbs/03_activations.ipynb #d0c9e832
 class Activation(Layer):
@@ -207,7 +207,7 @@ class ABRelu(Activation):
     def fn(self, x): return self.a*jnp.minimum(x, 0) + self.b*jnp.maximum(x, 0)
     def bend(self): return (self.a - self.b)**2/(2*math.pi)
     def chord(self, x):
-        differ = jnp.signbit(x) # a zero has its sign too
+        differ = signed(x) # a zero is, too
         return jnp.where(differ, self.a*self.b, (self.a**2 + self.b**2)/2).astype(x.dtype)
     def duals(self, k11, k12, k22):
         theta, sliver = arc_sliver(*half(k11, k12, k22), k12)
