@@ -37,7 +37,7 @@ class Activation(Layer):
         r"$\mathbb{E}[\phi'(u)\phi'(v)]$"
         return jax.jvp(lambda c: self.dual(k11, c, k22), (k12,), (jnp.ones_like(k12),))[1]
     def duals(self, k11, k12, k22):
-        "`dual` and `ddual`; override where they share work"
+        "`dual` and `ddual`; where they share work, override this and take both from it"
         return self.dual(k11, k12, k22), self.ddual(k11, k12, k22)
     def dvar(self, k11, k12, k22):
         r"$\frac12\mathbb{E}[\phi''(u)\phi(v)]$, the slope of `dual` in `k11`"
@@ -207,7 +207,7 @@ class ABRelu(Activation):
     def fn(self, x): return self.a*jnp.minimum(x, 0) + self.b*jnp.maximum(x, 0)
     def bend(self): return (self.a - self.b)**2/(2*math.pi)
     def chord(self, x):
-        differ = signed(x) # a zero is, too
+        differ = signed(x) # a zero has its sign too
         return jnp.where(differ, self.a*self.b, (self.a**2 + self.b**2)/2).astype(x.dtype)
     def duals(self, k11, k12, k22):
         theta, sliver = arc_sliver(*half(k11, k12, k22), k12)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['inv', 'root', 'powers', 'signed', 'flat', 'balance', 'det', 'arctan_coefs', 'acute', 'atan2', 'legs', 'angle', 'half',
-           'arc', 'arc_sliver', 'sliver', 'legs_eye', 'half_eye', 'half_gap']
+           'arc', 'arc_sliver', 'legs_eye', 'half_eye', 'half_gap']
 
 # %% ../nbs/00a_numerics.ipynb #0b275b2f
 from decimal import Decimal, localcontext
@@ -68,12 +68,12 @@ def balance(
 def det(k11, k12, k22):
     "$k_{11}k_{22}-k_{12}^2\\ge 0$, without cancellation for near inputs; balance them first"
     larger, smaller = k11 > 2*k22, k22 > 2*k11
-    half, one, two = (jnp.asarray(t, jnp.result_type(k12)) for t in (.5, 1, 2))
+    low, one, high = (jnp.asarray(t, jnp.result_type(k12)) for t in (.5, 1, 2))
     def choose(left, right):
         "`left` or `right`, by whose variance is more than twice the other; 1 if neither is"
         return jnp.where(larger, left, jnp.where(smaller, right, one))
     c = jnp.abs(k12)
-    a, b = k11*choose(half, two) - c, k22*choose(two, half) - c
+    a, b = k11*choose(low, high) - c, k22*choose(high, low) - c
     d = c*(a + b) + a*b
     return jnp.where(d < 0, 0, d)
 
@@ -210,8 +210,6 @@ def arc_sliver(
     rest, u, x = _arctan_rest(t), _size(t), _size(x)
     return 2*(t + rest), u*u*u*(h + x) + 2*x*_size(rest)
 
-def sliver(t, h, x): "The second of `arc_sliver`"; return arc_sliver(t, h, x)[1]
-
 # %% ../nbs/00a_numerics.ipynb #c6e41e24
 def _long(k): return flat(lambda k: root(1 + jnp.abs(k)), jnp.asarray(k))
 
@@ -235,8 +233,8 @@ def half_eye(
 ) -> tuple:         # `(t, y, x, s1, s2)`: as `legs_eye`, and `arc(t)` is `atan2(x, y)`
     "Legs of $I+K$ and the tangent of half the angle opposite the off-diagonal one, from -1 to 1"
     y, x, s1, s2 = legs_eye(k11, k12, k22)
-    long = lambda R: R*powers(R)[1]
-    return x/(y + long(_long(k11))*long(_long(k22))), y, x, s1, s2
+    R1, R2 = _long(k11), _long(k22)
+    return x/(y + R1*powers(R1)[1]*R2*powers(R2)[1]), y, x, s1, s2
 
 # %% ../nbs/00a_numerics.ipynb #b876eb5e
 def half_gap(

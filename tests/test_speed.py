@@ -68,6 +68,14 @@ def test_blocks_begin_with_the_nonlinearity():
     blocks = cnn.blocks(layer.Need(own=-1))[0][0] # convolutions are computed alone anyway
     assert len(blocks) == 4 and all(type(b[0]) is type(conv()) for b in blocks)
 
+def test_equal_layers_are_one_program():
+    "Of two equal blocks in a row one is written; the last, of which less is read, is another"
+    def kept(*widths):
+        net = stax.serial(*[l for n in widths for l in (stax.Dense(n, 1.3, .1), stax.Relu())], stax.Dense(1))
+        return jax.jit(lambda a, b: net.kernel_fn(a, b, 'ntk')).lower(jnp.ones((3, 5)), jnp.ones((4, 5))).as_text().count('inlineable = "false"')
+    assert kept(8, 8, 8) == 2
+    assert kept(8, 7, 8) == 3
+
 def test_tiles_do_not_ask_again_what_was_asked(monkeypatch):
     "Inputs of `batch` are checked as a whole; those of a call are checked by it"
     net, (x1, x2) = NETS['dense']
