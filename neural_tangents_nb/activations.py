@@ -206,13 +206,12 @@ class ABRelu(Activation):
     do_stabilize: bool = static(False) # Accepted for compatibility: duals are safe at any scale
     def fn(self, x): return self.a*jnp.minimum(x, 0) + self.b*jnp.maximum(x, 0)
     def bend(self): return (self.a - self.b)**2/(2*math.pi)
-    def chord(self, x):
-        differ = signed(x) # a zero has its sign too
-        return jnp.where(differ, self.a*self.b, (self.a**2 + self.b**2)/2).astype(x.dtype)
     def duals(self, k11, k12, k22):
         theta, sliver = arc_sliver(*half(k11, k12, k22), k12)
-        bend, chord = self.bend(), self.chord(k12)
-        return bend*sliver + chord*k12, chord - bend*theta
+        beyond, bend = signed(k12), self.bend() # a zero has its sign too
+        choose = lambda yes, no: jnp.where(beyond, yes, no).astype(k12.dtype)
+        chord = choose(self.a*self.b, (self.a**2 + self.b**2)/2)
+        return bend*sliver + chord*k12, chord + choose(bend, -bend)*theta
     def dual(self, *k): return ABRelu.duals(self, *k)[0]
     def ddual(self, *k): return ABRelu.duals(self, *k)[1]
     def variance(self, k): return (self.a**2 + self.b**2)/2*k

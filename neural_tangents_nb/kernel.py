@@ -310,8 +310,11 @@ def linear(self: Kernel, op):
 @patch
 def affine(self: Kernel, scale, shift=None):
     "Covariances after independent weights of variance `scale` and a bias of variance `shift`"
+    strong = lambda s: jnp.asarray(s, jnp.result_type(s, self.nngp)) # once for all blocks
+    scale = strong(scale)
     k = self.blocks(lambda a, nb, full: scale*a)
     if shift is None: return k.replace(groups=())
+    shift = strong(shift)
     up = lambda c: None if c is None else c + shift
     return k.replace(nngp=up(k.nngp), cov1=up(k.cov1), cov2=up(k.cov2), groups=())
 

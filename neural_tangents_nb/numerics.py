@@ -39,8 +39,8 @@ def powers(
     info = jnp.finfo(R.dtype)
     one, exponent = info.maxexp - 1 << info.nmant, 2*info.maxexp - 1 << info.nmant
     e = lax.bitcast_convert_type(R, f'int{info.bits}') & exponent
-    s = lax.bitcast_convert_type(jnp.where(R == 0, one, e), R.dtype)
-    return s, 1/s # exact
+    e = jnp.where(R == 0, one, e)
+    return tuple(lax.bitcast_convert_type(e, R.dtype) for e in (e, 2*one - e))
 
 def signed(
     x: jax.Array, # any real array
@@ -75,7 +75,7 @@ def det(k11, k12, k22):
     c = jnp.abs(k12)
     a, b = k11*choose(low, high) - c, k22*choose(high, low) - c
     d = c*(a + b) + a*b
-    return jnp.where(d < 0, 0, d)
+    return jnp.maximum(d, 0)
 
 @det.defjvp
 def _det_jvp(k, dk):
@@ -113,11 +113,12 @@ def _horner(x, coefs):
     for c in coefs[-2::-1]: h = h*x + c
     return h
 
+def _q(u): return _horner(u, arctan_coefs(_enough(float(jnp.finfo(u.dtype).eps))))
+
 @jax.custom_jvp
 def _arctan_rest(r):
     "$\\arctan(r) - r$ for $|r|\\le1$, to the relative precision of `r.dtype`"
-    n = _enough(float(jnp.finfo(r.dtype).eps))
-    return r*r*r*_horner(r*r, arctan_coefs(n))
+    return r*r*r*_q(r*r)
 
 @_arctan_rest.defjvp
 def _arctan_rest_jvp(r, dr): return _arctan_rest(*r), -r[0]*r[0]/(1 + r[0]*r[0])*dr[0]
@@ -178,15 +179,15 @@ def half(
     k11: jax.Array, # variances of the left inputs
     k12: jax.Array, # covariances
     k22: jax.Array, # variances of the right inputs
-) -> tuple:         # `(t, h)`: `t` has the sign of `k12` (also if 0), `h` is the hypotenuse
+) -> tuple:         # `(t, h)`: `t` from 0 to 1, `h` is the hypotenuse
     "The tangent of half the acute angle between the lines of two Gaussians; 1 where one vanishes"
     k11, k12, k22 = map(jnp.asarray, (k11, k12, k22))
     R1, R2 = flat(root, k11), flat(root, k22)
-    (_, r1), (_, r2), h = powers(R1), powers(R2), R1*R2
-    y, w = root(det(k11*r1*r1, k12*r1*r2, k22*r2*r2)), (h + _size(k12))*r1*r2
-    none = w == 0
-    t = jnp.where(none, 1, y/jnp.where(none, 1, w))
-    return jnp.where(signed(k12), -t, t), h
+    (_, r1), (_, r2) = powers(R1), powers(R2)
+    m12 = k12*r1*r2
+    y, w = root(det(k11*r1*r1, m12, k22*r2*r2)), (R1*r1)*(R2*r2) + _size(m12)
+    none, one = w == 0, jnp.ones((), w.dtype)
+    return jnp.where(none, one, y)/jnp.where(none, one, w), R1*R2
 
 @jax.custom_jvp
 def _size(x): return jnp.abs(x)
@@ -202,16 +203,35 @@ def arc(
     return 2*(t + _arctan_rest(t))
 
 def arc_sliver(
-    t: jax.Array, # tangent of half the angle, of either sign
+    t: jax.Array, # tangent of half the angle, from 0 to 1
     h: jax.Array, # hypotenuse
     x: jax.Array, # leg at the angle, of either sign
 ) -> tuple:       # `(arc(t), sliver)`
-    "The angle, and the other leg less $|x|$ times its size, at least 0, without cancellation"
-    rest, u, x = _arctan_rest(t), _size(t), _size(x)
-    return 2*(t + rest), u*u*u*(h + x) + 2*x*_size(rest)
+    "The angle, and the other leg less $|x|$ times it, at least 0, without cancellation"
+    return _arc_sliver(t, h, _size(x))
+
+@jax.custom_jvp
+def _arc_sliver(t, h, x):
+    t2 = t*t
+    t3, q = t2*t, _q(t2)
+    return 2*(t + t3*q), t3*(h + x*(1 - 2*q))
+
+@_arc_sliver.defjvp
+def _arc_sliver_jvp(p, dp):
+    def plain(t, h, x): return arc(t), t*t*t*(h + x) - 2*x*_arctan_rest(t)
+    return _arc_sliver(*p), jax.jvp(plain, p, dp)[1]
 
 # %% ../nbs/00a_numerics.ipynb #c6e41e24
 def _long(k): return flat(lambda k: root(1 + jnp.abs(k)), jnp.asarray(k))
+
+def _triangle_eye(k11, k12, k22):
+    "As `legs_eye`, and the hypotenuse for variances of at least 0"
+    k11, k12, k22 = map(jnp.asarray, (k11, k12, k22))
+    R1, R2 = _long(k11), _long(k22)
+    (s1, r1), (s2, r2) = powers(R1), powers(R2)
+    m11, m12, m22 = k11*r1*r1, k12*r1*r2, k22*r2*r2
+    d = r2*r2*(r1*r1 + m11) + r1*r1*m22 + det(_size(m11), m12, _size(m22))
+    return root(d), m12, s1, s2, (R1*r1)*(R2*r2)
 
 def legs_eye(
     k11: jax.Array, # variances of the left inputs
@@ -219,12 +239,7 @@ def legs_eye(
     k22: jax.Array, # variances of the right inputs, of the same sign as `k11`
 ) -> tuple:         # `(y, x, s1, s2)`: `y s1 s2` is the root of `det(I+K)`, `x s1 s2` is `k12`
     "Root of the determinant of $I+K$ and off-diagonal element, scaled to unit size"
-    k11, k12, k22 = map(jnp.asarray, (k11, k12, k22))
-    (s1, r1), (s2, r2) = powers(_long(k11)), powers(_long(k22))
-    m11, m12, m22 = k11*r1*r1, k12*r1*r2, k22*r2*r2
-    sign = jnp.where(m11 + m22 < 0, -1, 1).astype(m12.dtype)
-    d = (r1*r2)**2 + r2*r2*m11 + r1*r1*m22 + det(sign*m11, m12, sign*m22)
-    return root(d), m12, s1, s2
+    return _triangle_eye(k11, k12, k22)[:4]
 
 def half_eye(
     k11: jax.Array, # variances of the left inputs, at least 0
@@ -232,9 +247,8 @@ def half_eye(
     k22: jax.Array, # variances of the right inputs, at least 0
 ) -> tuple:         # `(t, y, x, s1, s2)`: as `legs_eye`, and `arc(t)` is `atan2(x, y)`
     "Legs of $I+K$ and the tangent of half the angle opposite the off-diagonal one, from -1 to 1"
-    y, x, s1, s2 = legs_eye(k11, k12, k22)
-    R1, R2 = _long(k11), _long(k22)
-    return x/(y + R1*powers(R1)[1]*R2*powers(R2)[1]), y, x, s1, s2
+    y, x, s1, s2, h = _triangle_eye(k11, k12, k22)
+    return x/(y + h), y, x, s1, s2
 
 # %% ../nbs/00a_numerics.ipynb #b876eb5e
 def half_gap(
