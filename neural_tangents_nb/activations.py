@@ -149,8 +149,8 @@ class Erf(Activation):
     def legs(self, *k):
         return half_eye(*(flat(lambda k: 2*self.b**2*k, jnp.asarray(ki)) for ki in k))
     def duals(self, *k):
-        t, y, _, s1, s2 = self.legs(*k)
-        ddual = 4/math.pi*(self.a*self.b)**2/(y*s1*s2)
+        t, y, _ = self.legs(*k)
+        ddual = 4/math.pi*(self.a*self.b)**2/y
         return 2/math.pi*self.a**2*arc(t) + self.c**2, ddual
     def dual(self, *k): return Erf.duals(self, *k)[0]
     def ddual(self, *k): return Erf.duals(self, *k)[1]
@@ -158,8 +158,8 @@ class Erf(Activation):
         k = 2*self.b**2*k
         return 2/math.pi*self.a**2*arc(k/(1 + k + 2*root(.25 + k/2))) + self.c**2
     def dvar(self, k11, k12, k22):
-        _, y, x, *_ = self.legs(k11, k12, k22)
-        return -2/math.pi*(self.a*self.b)**2*x/y/(1 + 2*self.b**2*k11)
+        slope = self.legs(k11, k12, k22)[2]
+        return -2/math.pi*(self.a*self.b)**2*slope/(1 + 2*self.b**2*k11)
 
 def Sigmoid_like() -> Erf:
     "An error function close to the logistic sigmoid, to which it is at most 0.02 away"
@@ -259,10 +259,10 @@ class Gelu(Activation):
     approximate: bool = static(False) # Use the tanh approximation in the finite network?
     def fn(self, x): return jax.nn.gelu(x, approximate=self.approximate)
     def duals(self, k11, k12, k22):
-        t, y, x, s1, s2 = half_eye(k11, k12, k22)
+        t, y, slope = half_eye(k11, k12, k22)
         t1, t2, theta = 1/(1 + k11), 1/(1 + k22), arc(t)
-        bracket = x*(t1*s1*s1)*x*(t2*s2*s2)/y/s1/s2 + (k11*t1)*(k22*t2)*y*s1*s2 + k12*theta
-        ddual = 1/4 + (theta + x/y*(t1 + t2 + (1/(y*s1*s2))**2))/(2*math.pi)
+        bracket = slope*(k12*t1)*t2 + (k11*t1)*(k22*t2)*y + k12*theta
+        ddual = 1/4 + (theta + slope*(t1 + t2 + (1/y)**2))/(2*math.pi)
         return k12/4 + bracket/(2*math.pi), ddual
     def dual(self, *k): return Gelu.duals(self, *k)[0]
     def ddual(self, *k): return Gelu.duals(self, *k)[1]

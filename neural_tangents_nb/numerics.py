@@ -72,13 +72,16 @@ def _size_jvp(x, dx): # a slope at 0 too, that of the side on which the zero is
     return _size(*x), jnp.where(signed(x[0]), -dx[0], dx[0])
 
 @jax.custom_jvp
-def _alike_det(k11, c, k22):
+def _alike_det(k11, c, k22, *e):
+    "Of two variances that are about equal where they are near `c`, each plus one of `e` if any"
     a, b = k11 - c, k22 - c
+    if e: a, b = a + e[0], b + e[1]
     return jnp.maximum(c*(a + b) + a*b, 0)
 
 @_alike_det.defjvp
 def _alike_det_jvp(k, dk):
-    (k11, c, k22), (d11, dc, d22) = k, dk
+    (k11, c, k22, *e), (d11, dc, d22, *_) = k, dk
+    if e: k11, k22 = k11 + e[0], k22 + e[1]
     return _alike_det(*k), k22*d11 + k11*d22 - 2*c*dc
 
 def det(k11, k12, k22):
@@ -190,7 +193,8 @@ def alike(
     "The inverse power of two of `w`, `1 <= w r < 2`, and the one nearest to `w/2k`, with inverse"
     info = jnp.finfo(w.dtype)
     one, exponent = info.maxexp - 1 << info.nmant, -1 << info.nmant
-    w, k = (lax.bitcast_convert_type(lax.stop_gradient(x), f'int{info.bits}') for x in (w, jnp.abs(k)))
+    bits = lambda x: lax.bitcast_convert_type(lax.stop_gradient(x), f'int{info.bits}')
+    w, k = bits(w), bits(jnp.abs(k))
     g = w - k - (1 << info.nmant - 1) & exponent
     powers = 2*one - (w & exponent), one + g, one - g
     return tuple(lax.bitcast_convert_type(e, info.dtype) for e in powers)
@@ -238,31 +242,42 @@ def _arc_sliver_jvp(p, dp):
 # %% ../nbs/00a_numerics.ipynb #c6e41e24
 def _long(k): return flat(lambda k: root(1 + jnp.abs(k)), jnp.asarray(k))
 
-def _triangle_eye(k11, k12, k22):
-    "As `legs_eye`, and the hypotenuse for variances of at least 0"
-    k11, k12, k22 = map(jnp.asarray, (k11, k12, k22))
-    R1, R2 = _long(k11), _long(k22)
-    (s1, r1), (s2, r2) = powers(R1), powers(R2)
-    m11, m12, m22 = k11*r1*r1, k12*r1*r2, k22*r2*r2
-    d = r2*r2*(r1*r1 + m11) + r1*r1*m22 + det(_size(m11), m12, _size(m22))
-    return root(d), m12, s1, s2, (R1*r1)*(R2*r2)
-
 def legs_eye(
     k11: jax.Array, # variances of the left inputs
     k12: jax.Array, # covariances
     k22: jax.Array, # variances of the right inputs, of the same sign as `k11`
 ) -> tuple:         # `(y, x, s1, s2)`: `y s1 s2` is the root of `det(I+K)`, `x s1 s2` is `k12`
     "Root of the determinant of $I+K$ and off-diagonal element, scaled to unit size"
-    return _triangle_eye(k11, k12, k22)[:4]
+    k11, k12, k22 = map(jnp.asarray, (k11, k12, k22))
+    (s1, r1), (s2, r2) = powers(_long(k11)), powers(_long(k22))
+    m11, m12, m22 = k11*r1*r1, k12*r1*r2, k22*r2*r2
+    d = r2*r2*(r1*r1 + m11) + r1*r1*m22 + det(_size(m11), m12, _size(m22))
+    return root(d), m12, s1, s2
 
+def _triangle_eye(k11, k12, k22):
+    "The leg beside `k12` and the hypotenuse, both times a power of two, and that"
+    h, c = _long(k11)*_long(k22), _size(k12)
+    r, g, f = alike(h + c, 1 + k11)
+    return root(_alike_det(k11*r*g, c*r, k22*r*f, r*g, r*f)), h, r
+
+@jax.custom_jvp
 def half_eye(
     k11: jax.Array, # variances of the left inputs, at least 0
     k12: jax.Array, # covariances
     k22: jax.Array, # variances of the right inputs, at least 0
-) -> tuple:         # `(t, y, x, s1, s2)`: as `legs_eye`, and `arc(t)` is `atan2(x, y)`
-    "Legs of $I+K$ and the tangent of half the angle opposite the off-diagonal one, from -1 to 1"
-    y, x, s1, s2, h = _triangle_eye(k11, k12, k22)
-    return x/(y + h), y, x, s1, s2
+) -> tuple:         # `(t, y, k12/y)`: `y` is the root of `det(I+K)`, `arc(t)` is `atan2(k12, y)`
+    "The tangent of half the angle opposite `k12` in the triangle of $I+K$, and its other leg"
+    yr, h, r = _triangle_eye(*map(jnp.asarray, (k11, k12, k22)))
+    y = yr/r
+    return k12/(y + h), y, k12/y
+
+@half_eye.defjvp
+def _half_eye_jvp(k, dk):
+    def unit(k11, k12, k22): # whose squares cannot overflow
+        yr, h, r = _triangle_eye(k11, k12, k22)
+        x = k12*r
+        return x/(yr + h*r), yr/r, x/yr
+    return half_eye(*k), jax.jvp(unit, k, dk)[1]
 
 # %% ../nbs/00a_numerics.ipynb #b876eb5e
 def half_gap(
