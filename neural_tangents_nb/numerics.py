@@ -185,7 +185,7 @@ def angle(
     y, x, *_ = legs(k11, k12, k22)
     return atan2(y, x)
 
-# %% ../nbs/00a_numerics.ipynb #4c3c37f2
+# %% ../nbs/00a_numerics.ipynb #a11cea11
 def alike(
     w: jax.Array, # sums of hypotenuses and sizes of covariances
     k: jax.Array, # variances of the left inputs
@@ -199,6 +199,7 @@ def alike(
     powers = 2*one - (w & exponent), one + g, one - g
     return tuple(lax.bitcast_convert_type(e, info.dtype) for e in powers)
 
+# %% ../nbs/00a_numerics.ipynb #4c3c37f2
 def half(
     k11: jax.Array, # variances of the left inputs
     k12: jax.Array, # covariances
@@ -214,6 +215,7 @@ def half(
     y = root(_alike_det(k11*r*g, c*r, k22*r*f))
     return jnp.where(none, one, y)/(w*r), h
 
+# %% ../nbs/00a_numerics.ipynb #a11cea14
 def arc(
     t: jax.Array, # from -1 to 1
 ) -> jax.Array:   # from $-\pi/2$ to $\pi/2$
@@ -255,7 +257,7 @@ def legs_eye(
     return root(d), m12, s1, s2
 
 def _triangle_eye(k11, k12, k22):
-    "The leg beside `k12` and the hypotenuse, both times a power of two, and that"
+    "The leg that is not `k12` times `r`, the hypotenuse, and `r`, a power of two about its inverse"
     h, c = _long(k11)*_long(k22), _size(k12)
     r, g, f = alike(h + c, 1 + k11)
     return root(_alike_det(k11*r*g, c*r, k22*r*f, r*g, r*f)), h, r
