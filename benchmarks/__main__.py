@@ -13,21 +13,21 @@ import numpy as np
 
 HERE = Path(__file__).parent
 LIMIT = 900     # seconds for one answer: more is a hang
-SHORT = 3       # seconds of a first call up to which it is timed in further processes:
-AGAIN = 2       # one sample is off by a third now and then
+SHORT = 3       # seconds of a first call up to which it is timed
+AGAIN = 2       # in so many further processes: one sample is of one moment
 PAUSE = .3      # seconds between turns: threads of BLAS and XLA look for work some while before they sleep, and would take a core from the next one
 
 
 class Runner:
     "One case in one library, waiting for its turns"
     def __init__(self, name, python, module, folder, x64=False, flags='', label=''):
-        self.label, self.how, self.flags, self.firsts = label, (name, python, module), flags, []
+        self.label, self.how = label, dict(name=name, python=python, module=module, x64=x64, flags=flags)
         self.path, self.calls, self.first, self.failed = Path(folder)/str(abs(hash((python, x64, flags)))), [], None, None
         env = os.environ | dict(JAX_PLATFORMS=os.environ.get('JAX_PLATFORMS', 'cpu'), JAX_ENABLE_X64=str(int(x64)), XLA_FLAGS=flags)
         self.process = subprocess.Popen([python, str(HERE/'worker.py'), module, name, str(self.path)], env=env, text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.first = self.answer()
-        if self.first: self.firsts.append(self.first['first'])
+        self.firsts = [self.first['first']] if self.first else []
 
     def answer(self):
         "The next line of the process, or None (and why in `failed`) if there is none"
@@ -58,7 +58,7 @@ class Runner:
     def again(self, folder):
         "Time the first call in one more process"
         os.mkdir(folder)
-        other = Runner(*self.how, folder, flags=self.flags)
+        other = Runner(**self.how, folder=folder)
         self.firsts += other.firsts
         other.close()
 

@@ -203,7 +203,7 @@ class ABRelu(Activation):
     r"$a\min(x,0)+b\max(x,0)$"
     a: float # Slope for $x<0$
     b: float # Slope for $x>0$
-    do_stabilize: bool = static(False) # Accepted for compatibility: duals are safe at any scale
+    do_stabilize: bool = static(False) # Accepted for compatibility: duals need no help
     def fn(self, x): return self.a*jnp.minimum(x, 0) + self.b*jnp.maximum(x, 0)
     def bend(self): return (self.a - self.b)**2/(2*math.pi)
     def duals(self, k11, k12, k22):

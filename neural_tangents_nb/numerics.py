@@ -31,22 +31,28 @@ def root(
 def _root_jvp(x, dx): return root(*x), inv(root(*x))/2*dx[0]
 
 # %% ../nbs/00a_numerics.ipynb #33a9d3f2
+def _bits(x):
+    "Floating-point numbers as the integers that they are in memory"
+    return lax.bitcast_convert_type(lax.stop_gradient(x), f'int{jnp.finfo(x.dtype).bits}')
+
+def _fields(dtype):
+    "The bits of 1, and a mask of sign and exponent"
+    info = jnp.finfo(dtype)
+    return info.maxexp - 1 << info.nmant, -1 << info.nmant
+
 def powers(
     R: jax.Array, # standard deviations, at least 0
 ) -> tuple:       # `(s, 1/s)`
     "The power of two with `s <= R < 2s`, and its inverse; 1 for `R = 0`"
-    R = lax.stop_gradient(R)
-    info = jnp.finfo(R.dtype)
-    one, exponent = info.maxexp - 1 << info.nmant, 2*info.maxexp - 1 << info.nmant
-    e = lax.bitcast_convert_type(R, f'int{info.bits}') & exponent
-    e = jnp.where(R == 0, one, e)
+    one, exponent = _fields(R.dtype)
+    e = jnp.where(R == 0, one, _bits(R) & exponent)
     return tuple(lax.bitcast_convert_type(e, R.dtype) for e in (e, 2*one - e))
 
 def signed(
     x: jax.Array, # any real array
 ) -> jax.Array:   # of booleans
     "Is `x` negative, or a negative zero?"
-    return lax.bitcast_convert_type(x, f'int{jnp.finfo(x.dtype).bits}') < 0
+    return _bits(x) < 0
 
 def flat(f, k):
     "`f(k)`, elementwise, as of a vector: rows and columns share a program"
@@ -190,14 +196,12 @@ def alike(
     w: jax.Array, # sums of hypotenuses and sizes of covariances
     k: jax.Array, # variances of the left inputs
 ) -> tuple:       # `(r, g, 1/g)`
-    "The inverse power of two of `w`, `1 <= w r < 2`, and the one nearest to `w/2k`, with inverse"
-    info = jnp.finfo(w.dtype)
-    one, exponent = info.maxexp - 1 << info.nmant, -1 << info.nmant
-    bits = lambda x: lax.bitcast_convert_type(lax.stop_gradient(x), f'int{info.bits}')
-    w, k = bits(w), bits(jnp.abs(k))
-    g = w - k - (1 << info.nmant - 1) & exponent
-    powers = 2*one - (w & exponent), one + g, one - g
-    return tuple(lax.bitcast_convert_type(e, info.dtype) for e in powers)
+    "The power of two with `2 <= w r < 4`, and the one nearest to `w/2k`, with inverse"
+    dtype, (one, exponent) = w.dtype, _fields(w.dtype)
+    w, k = _bits(w), _bits(jnp.abs(k))
+    g = w - k + exponent//2 & exponent # -1 for the half, and 1/2 for rounding
+    powers = 2*one - exponent - (w & exponent), one + g, one - g # `r` exists for all `w`
+    return tuple(lax.bitcast_convert_type(e, dtype) for e in powers)
 
 # %% ../nbs/00a_numerics.ipynb #4c3c37f2
 def half(
@@ -208,12 +212,11 @@ def half(
     "The tangent of half the acute angle between the lines of two Gaussians; 1 where one vanishes"
     k11, k12, k22 = map(jnp.asarray, (k11, k12, k22))
     h, c = flat(root, k11)*flat(root, k22), _size(k12)
-    w, one = h + c, jnp.ones((), h.dtype)
-    none = w == 0
-    w = jnp.where(none, one, w)
+    none = h + c == 0
+    w = jnp.where(none, jnp.ones((), h.dtype), h + c)
     r, g, f = alike(w, k11)
-    y = root(_alike_det(k11*r*g, c*r, k22*r*f))
-    return jnp.where(none, one, y)/(w*r), h
+    y, w = root(_alike_det(k11*r*g, c*r, k22*r*f)), w*r
+    return jnp.where(none, w, y)/w, h
 
 # %% ../nbs/00a_numerics.ipynb #a11cea14
 def arc(
@@ -271,7 +274,7 @@ def half_eye(
     "The tangent of half the angle opposite `k12` in the triangle of $I+K$, and its other leg"
     yr, h, r = _triangle_eye(*map(jnp.asarray, (k11, k12, k22)))
     y = yr/r
-    return k12/(y + h), y, k12/y
+    return k12/2/(y/2 + h/2), y, k12/y # the sum overflows before its parts do
 
 @half_eye.defjvp
 def _half_eye_jvp(k, dk):
