@@ -191,8 +191,9 @@ def _parts(f, trace_axes, n):
         y = f(p)
         kept = [s for i, s in enumerate(y.shape) if i not in trace_axes]
         y = jnp.moveaxis(y, trace_axes, range(len(kept), y.ndim)).reshape(*kept, -1)
-        y = jnp.pad(y, [(0, 0)]*len(kept) + [(0, -y.shape[-1] % n)])
-        return jax.lax.dynamic_slice_in_dim(y, t, n, -1)
+        # The derivative of a slice from `t` on is a scatter, that of a product a product.
+        these = jax.nn.one_hot(t + jnp.arange(n), y.shape[-1], dtype=y.dtype, axis=0)
+        return jnp.matmul(y, these, precision='highest')
     return part
 
 def inside(eqn):

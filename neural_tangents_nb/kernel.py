@@ -31,8 +31,10 @@ def spread(
 
 def diagonals(a, start, pairs):
     "Replace each of the `pairs` interleaved axis pairs from axis `start` on by its diagonal"
-    for i in range(start, start + pairs):
-        a = jnp.moveaxis(jnp.diagonal(a, axis1=i, axis2=i+1), -1, i)
+    for i in range(start, start + pairs): # a slice, which compilers and derivatives like
+        n = a.shape[i]
+        flat = a.reshape(*a.shape[:i], n*n, *a.shape[i+2:])
+        a = jax.lax.slice_in_dim(flat, 0, None, n + 1, i)
     return a
 
 # %% ../nbs/01_kernel.ipynb #ce7d01db
@@ -254,18 +256,18 @@ def map(self: Kernel, f, one=None):
     """Push every block through `f(k11, k12, k22)`; `ntk` rides along as the tangent of `k12`;
     `one(v)`, if given, is `f(v, v, v)`"""
     # A variance that differs in its last bit from reader to reader would be no input's own.
-    v1 = settled(self.var(self.cov1))
-    v2 = v1 if self.cov2 is None else settled(self.var(self.cov2))
+    v1 = settled(self.cov1, self.var)
+    v2 = v1 if self.cov2 is None else settled(self.cov2, self.var)
     def own(cov, v):
         if cov is None: return None
         if self.diagonal_batch and not (self.own_full and self.n_positions): # variances alone
             return f(v, v, v) if one is None else one(v)
         row, col = (spread(v, side, not self.diagonal_batch, self.own_full) for side in (0, 1))
         return f(row, cov, col)
-    row, col = spread(v1, 0, True, self.full), spread(v2, 1, True, self.full)
     same = self.itself()
     carried = self.ntk is not None and self.ntk.ndim
     def cross(k12, ntk):
+        row, col = spread(v1, 0, True, self.full), spread(v2, 1, True, self.full)
         if same is not None: k12 = jnp.where(same, row, k12)
         g = lambda k12: f(row, k12, col)
         return jax.jvp(g, (k12,), (ntk,)) if carried else (g(k12), ntk)

@@ -36,10 +36,10 @@ def apart(f):
         with set_xla_metadata(inlineable='false'): return g(*args)
     return called
 
-def settled(x):
-    "`x`, computed once: fused readers would each compute it anew, with a rounding of their own"
-    if _within.get(): return x # a computation that is kept apart was handed it
-    return apart(_itself)(x) if jax.default_backend() == 'cpu' else lax.optimization_barrier(x)
+def settled(x, f=_itself):
+    "`f(x)`, computed once: fused readers would each compute it anew, with a rounding of their own"
+    if _within.get(): return f(x) # a computation that is kept apart was handed it
+    return apart(f)(x) if jax.default_backend() == 'cpu' else lax.optimization_barrier(f(x))
 
 # %% ../nbs/00b_machine.ipynb #50925093
 def corners(n, size):

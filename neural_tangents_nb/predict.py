@@ -16,6 +16,7 @@ import jax, numpy as np, scipy # its parts are imported where they are used
 from jax import numpy as jnp
 from .core import canonical_get, select, struct, tree_leaves
 from .kernel import Kernel
+from .machine import apart
 from .solvers import (
     Cholesky, Eigh, at_once, check_for_ever, check_solver, concrete, iterative,
     diagonal, hosted, noise, phi, precise, rank)
@@ -211,23 +212,27 @@ def moments(solver, s, r, th_td, k_td=None, k_dd=None, k_tt=None, diag=False):
     check_for_ever(solver, s)
     return _for_ever(solver, at_hand(r), at_hand(th_td), k_td, k_dd, k_tt, diag)
 
+def _means(solver, s, r, th_td):
+    # With the times last nothing is transposed before the product.
+    flow = jax.vmap(lambda s: solver.flow(s, r), out_axes=-1)(s.ravel())
+    mean = jnp.moveaxis(jnp.tensordot(th_td, flow, 1), -1, 0)
+    return mean.reshape(*s.shape, *mean.shape[1:])
+
 @partial(jax.jit, static_argnames='diag')
 @precise
 def _moments(solver, s, r, th_td, k_td, k_dd, k_tt, diag):
     if s is None: return _for_ever(solver, r, th_td, k_td, k_dd, k_tt, diag)
-    # With the times last nothing is transposed before the product.
-    flow = jax.vmap(lambda s: solver.flow(s, r), out_axes=-1)(s.ravel())
-    mean = jnp.moveaxis(jnp.tensordot(th_td, flow, 1), -1, 0)
-    mean = mean.reshape(*s.shape, *mean.shape[1:])
-    if k_tt is None: return mean, None
+    if k_tt is None: return _means(solver, s, r, th_td), None
     half = _halved(k_dd) if isinstance(k_dd, jax.Array) else k_dd
-    def cov(s):
-        if half is None: return _less(k_tt, solver.form(2*s, k_td.T, diag), diag)
-        a = solver.flow(s, th_td.T).T
-        return _spread(a, _times(a, half) - k_td, k_tt, diag)
-    if not s.ndim: return mean, cov(s)
-    c = jax.lax.map(cov, s.ravel())
-    return mean, c.reshape(*s.shape, *c.shape[1:])
+    def at(s):
+        if half is None:
+            cov = _less(k_tt, solver.form(2*s, k_td.T, diag), diag)
+            return th_td@solver.flow(s, r), cov
+        a = apart(lambda s: solver.flow(s, th_td.T).T)(s) # the flow is symmetric: mean too
+        return a@r, _spread(a, _times(a, half) - k_td, k_tt, diag)
+    if not s.ndim: return at(s)
+    both = jax.lax.map(at, s.ravel())
+    return jax.tree.map(lambda m: m.reshape(*s.shape, *m.shape[1:]), both)
 
 # %% ../nbs/16_predict.ipynb #7d1e0a02
 def _pivots(f, tol):
