@@ -8,7 +8,8 @@ __all__ = ['CALLS', 'LIFTS', 'Form', 'FORMS', 'POINTWISE', 'BAD', 'MARKS', 'FIRS
            'unlift', 'dense', 'patches', 'conv', 'pointwise', 'concatenate', 'embedding', 'common', 'mark_rule',
            'marks_through', 'plan_of', 'seeds', 'cotangents', 'Factor', 'factor', 'expand', 'merge', 'passes',
            'factors', 'best_order', 'pairing', 'order_of', 'kernel_of', 'structured_derivatives', 'flops', 'Cost',
-           'costs_of', 'costs', 'cheapest', 'auto', 'empirical_ntk_fn', 'empirical_kernel_fn', 'Choice', 'explain_ntk']
+           'prepared', 'costs_of', 'costs', 'cheapest', 'auto', 'empirical_ntk_fn', 'empirical_kernel_fn', 'Choice',
+           'explain_ntk']
 
 # %% ../nbs/12_structured.ipynb #b4ddcfff
 import math
@@ -19,7 +20,7 @@ from string import ascii_letters
 from typing import Any, Callable, NamedTuple
 import jax, numpy as np
 from jax import lax, numpy as jnp
-from jax.extend.core import Literal
+from jax.extend.core import Literal, jaxpr_as_fun
 from .core import struct, static
 from .empirical import METHODS, NtkImplementation, empirical_nngp_fn
 from .empirical import jacobian_contraction, kernel_fn_from
@@ -621,17 +622,22 @@ def _beyond(plan1, plan2):
     return plan1.loops or plan2.loops or not plan1.out.size*plan2.out.size
 
 # %% ../nbs/12_structured.ipynb #c08c0ebb
+def _paired(plans, fs1, fs2, leaves, trace_axes, diagonal_axes, batch):
+    "The NTK from the factors of both sides"
+    A1, A2 = (p.out.shape for p in plans)
+    axes = len(A1), trace_axes, diagonal_axes
+    zero = lambda A: _leaf_factor(jnp.zeros((*A, 1, 1, 1)))
+    parts = [kernel_of(fs1[i], fs2[i], *axes, batch) for i in fs1 if i in fs2]
+    parts = parts or [kernel_of(zero(A1), zero(A2), *axes)]
+    return (sum(parts)/math.prod(A1[a] for a in trace_axes)).astype(jnp.result_type(*leaves))
+
 def structured_derivatives(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1)):
     "The NTK by one backward pass for each side, and the structure of each use of a parameter"
-    plan1, plan2, leaves = _plans(f1, f2, params)
-    if _beyond(plan1, plan2): return jacobian_contraction(f1, f2, params, trace_axes, diagonal_axes)
-    fs1 = factors(plan1, leaves)
-    fs2 = fs1 if plan2 is plan1 else factors(plan2, leaves)
-    axes, A1, A2 = (plan1.out.ndim, trace_axes, diagonal_axes), plan1.out.shape, plan2.out.shape
-    zero = _leaf_factor(jnp.zeros((*A1, 1, 1, 1))), _leaf_factor(jnp.zeros((*A2, 1, 1, 1)))
-    parts = [kernel_of(fs1[i], fs2[i], *axes, batch) for i in fs1 if i in fs2]
-    parts = parts or [kernel_of(*zero, *axes)]
-    return (sum(parts)/math.prod(A1[a] for a in trace_axes)).astype(jnp.result_type(*leaves))
+    *plans, leaves = _plans(f1, f2, params)
+    if _beyond(*plans): return jacobian_contraction(f1, f2, params, trace_axes, diagonal_axes)
+    fs1 = factors(plans[0], leaves)
+    fs2 = fs1 if plans[1] is plans[0] else factors(plans[1], leaves)
+    return _paired(plans, fs1, fs2, leaves, trace_axes, diagonal_axes, batch)
 
 # %% ../nbs/12_structured.ipynb #73dcfc31
 def flops(jaxpr):
@@ -669,14 +675,22 @@ def _contraction(fs1, fs2, *axes):
         total += order_of(*pairing(f1, f2, *axes))[0]
     return total
 
-def _side(plan, leaves, n):
-    "Factors (shapes only) of one side, and the cost of its passes for `n` examples outside"
-    fs, forward = jax.eval_shape(lambda ls: factors(plan, ls), leaves), flops(plan.jaxpr)
-    work = forward
+def prepared(plans, leaves):
+    "For both sides, `factors` as shapes, and a function that gives the numbers: traced once"
+    def one(plan):
+        of = lambda ls: factors(plan, ls)
+        closed, fs = jax.make_jaxpr(of, return_shape=True)(leaves)
+        return fs, lambda: jax.tree.structure(fs).unflatten(jaxpr_as_fun(closed)(*leaves))
+    first = one(plans[0])
+    return first, first if plans[1] is plans[0] else one(plans[1])
+
+def _side(plan, fs, n):
+    "The cost of the passes of one side with factors `fs` for `n` examples outside"
+    forward = work = flops(plan.jaxpr)
     for group, batch in passes(plan):
         S = math.prod(s for a, s in enumerate(plan.out.shape) if a != batch)
         work += forward*S*(2 if group & plan.loose else 1)
-    return fs, Cost(n*work, n*_numbers(fs))
+    return Cost(n*work, n*_numbers(fs))
 
 def _jacobian(plan, leaves):
     "Factors (shapes only) that are whole Jacobians"
@@ -684,25 +698,27 @@ def _jacobian(plan, leaves):
     return {i: _leaf_factor(jax.ShapeDtypeStruct(shape(l), l.dtype)) for i, l in enumerate(leaves)}
 
 # %% ../nbs/12_structured.ipynb #c1bb9051
-def costs_of(plan1, plan2, leaves, trace_axes, diagonal_axes, batch=(1, 1)):
-    "`{NtkImplementation: Cost}` of a pair of programs, from shapes"
-    P, alone = _numbers(leaves), plan2 is plan1
-    axes = plan1.out.ndim, trace_axes, diagonal_axes, batch
+def costs_of(plans, fs, leaves, trace_axes, diagonal_axes, batch=(1, 1)):
+    "`{NtkImplementation: Cost}` of a pair of programs with factors `fs`, from shapes"
+    P, alone = _numbers(leaves), plans[1] is plans[0]
+    axes = plans[0].out.ndim, trace_axes, diagonal_axes, batch
     add = lambda *cs: Cost(*map(sum, zip(*cs)))
-    sides = [(n, flops(p.jaxpr), p.out.size) for n, p in zip(batch, (plan1, plan2))]
-    fs1, c1 = _side(plan1, leaves, batch[0])
-    fs2, c2 = (fs1, Cost(0, 0)) if alone else _side(plan2, leaves, batch[1])
-    jac = [Cost(n*F*(1 + 2*S), n*S*P) for n, F, S in (sides[:1] if alone else sides)]
-    jacobians = _jacobian(plan1, leaves), _jacobian(plan2, leaves)
-    pairs = [Cost(_contraction(a, b, *axes), 0) for a, b in (jacobians, (fs1, fs2))]
+    once = slice(1 if alone else 2) # both sides, or the only one
+    sides = [(n, flops(p.jaxpr), p.out.size) for n, p in zip(batch, plans)]
+    made = [_side(*side) for side in zip(plans, fs, batch)][once]
+    jac = [Cost(n*F*(1 + 2*S), n*S*P) for n, F, S in sides[once]]
+    jacobians = [_jacobian(p, leaves) for p in plans]
+    pairs = [Cost(_contraction(a, b, *axes), 0) for a, b in (jacobians, fs)]
     (m, G, R), (n, F, S) = sides if sides[1][2] <= sides[0][2] else sides[::-1]
     return {NtkImplementation.JACOBIAN_CONTRACTION: add(pairs[0], *jac),
             NtkImplementation.NTK_VECTOR_PRODUCTS: Cost(2*n*S*F + 2*m*n*S*G, 4*n*S*P + m*n*S*R),
-            NtkImplementation.STRUCTURED_DERIVATIVES: add(pairs[1], c1, c2)}
+            NtkImplementation.STRUCTURED_DERIVATIVES: add(pairs[1], *made)}
 
 def costs(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1)):
     "`{NtkImplementation: Cost}`, from shapes, for the arguments of a method"
-    return costs_of(*_plans(f1, f2, params), trace_axes, diagonal_axes, batch)
+    *plans, leaves = _plans(f1, f2, params)
+    fs = [shapes for shapes, _ in prepared(plans, leaves)]
+    return costs_of(plans, fs, leaves, trace_axes, diagonal_axes, batch)
 
 # %% ../nbs/12_structured.ipynb #0d0f1eb5
 def cheapest(costs):
@@ -711,10 +727,13 @@ def cheapest(costs):
 
 def auto(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1)):
     "The NTK by the method that is estimated to be the fastest"
-    plan1, plan2, leaves = _plans(f1, f2, params)
-    args = f1, f2, params, trace_axes, diagonal_axes, batch
-    if _beyond(plan1, plan2): return jacobian_contraction(*args)
-    return IMPLEMENTATIONS[cheapest(costs_of(plan1, plan2, leaves, *args[3:]))](*args)
+    (*plans, leaves), axes = _plans(f1, f2, params), (trace_axes, diagonal_axes, batch)
+    if _beyond(*plans): return jacobian_contraction(f1, f2, params, *axes)
+    (shapes1, make1), (shapes2, make2) = prepared(plans, leaves)
+    best = cheapest(costs_of(plans, (shapes1, shapes2), leaves, *axes))
+    if best in METHODS: return METHODS[best](f1, f2, params, *axes)
+    fs1 = make1()
+    return _paired(plans, fs1, fs1 if make2 is make1 else make2(), leaves, *axes)
 
 IMPLEMENTATIONS = METHODS | {NtkImplementation.AUTO: auto,
                              NtkImplementation.STRUCTURED_DERIVATIVES: structured_derivatives}
