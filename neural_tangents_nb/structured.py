@@ -145,7 +145,7 @@ def patches(x, # `(n, channels, *positions)`
     pads = [(lo, hi, d - 1) for (lo, hi), d in zip(p['padding'], p['lhs_dilation'])]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)]*2 + pads)
     axes = zip(window, out, p['window_strides'], p['rhs_dilation'])
-    for a, (w, n, s, d) in enumerate(axes, 2): # one program an axis; a slice an offset is nine
+    for a, (w, n, s, d) in enumerate(axes, 2): # a slice for each offset would compile for long
         at = s*np.arange(n)[:, None] + d*np.arange(w)
         x = jnp.moveaxis(jnp.take(x, at, a, mode='clip'), a + 1, -1)
     return x.reshape(*x.shape[:2 + len(out)], -1)

@@ -78,3 +78,16 @@ def test_errors():
 def test_hermite_warns():
     net = serial(Dense(4), A.Hermite(2))
     with pytest.warns(UserWarning, match='unit variance'): net.kernel_fn(np.ones((2, 3)), None, 'nngp')
+
+
+@pytest.mark.parametrize('a, b', [(0., 1.), (.1, 1.), (-1., 1.), (2., -3.)])
+def test_two_slopes(a, b):
+    "The finite function has the bits of its definition, also where it is steep, and the mean slope where it bends"
+    f = A.ABRelu(a, b).fn
+    x = jnp.float32([-1e30, -3.7, -1e-30, 0, 1e-30, .1, 1e30, jnp.nan])
+    want = jnp.where(x < 0, np.float32(a)*x, np.float32(b)*x)
+    np.testing.assert_array_equal(f(x), want)
+    np.testing.assert_allclose([jax.grad(f)(v) for v in (-2., 0., 2.)], [a, (a + b)/2, b])
+    assert f(jnp.arange(-1, 2)).dtype == jnp.result_type(float) and f(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    slopes = jax.grad(lambda act, v: act.fn(v))(A.ABRelu(a, b), -2.)
+    assert (slopes.a, slopes.b) == (-2, 0)

@@ -7,6 +7,10 @@ from neural_tangents_nb.activations import pushed
 from neural_tangents_nb.core import struct, test_close as close
 from neural_tangents_nb.cost import work_of
 from neural_tangents_nb.machine import corners
+from neural_tangents_nb.empirical import NtkImplementation
+from neural_tangents_nb.predict import _moments
+from neural_tangents_nb.solvers import Eigh
+from neural_tangents_nb.structured import empirical_ntk_fn, patches
 from neural_tangents_nb.tiles import batch
 
 rng = np.random.RandomState(0)
@@ -239,3 +243,29 @@ def test_zeros_go_with_the_nonlinearity_in_every_turn_of_a_loop(monkeypatch):
     assert steps(other)[1] == [['Conv', 'ABRelu', 'Frame']]*5
     turn = [(l, None) for l in net.stepped(layer._lift(net, *images, None, True, net.need(layer.Need())), layer.Need()).layers[1:4]]
     assert [[type(l).__name__ for l, _ in u] for u in layer._units(turn)] == [['ABRelu', 'Frame'], ['Conv']]
+
+@pytest.mark.parametrize('vmap', [None, 0])
+@pytest.mark.parametrize('method', NtkImplementation)
+def test_python_reads_a_network_twice_a_side(method, vmap):
+    "Once for the shapes of its outputs and once for its program; `AUTO` reads a second program where it chooses another method"
+    init_fn, apply_fn, _ = stax.serial(conv(4), stax.Relu(), stax.GlobalAvgPool(), stax.Dense(3))
+    params, read = init_fn(jax.random.key(0), images[0].shape)[1], []
+    def f(params, x): read.append(x.shape); return apply_fn(params, x)
+    k = jax.jit(empirical_ntk_fn(f, vmap_axes=vmap, implementation=method))
+    k.trace(*images, params)
+    assert len(read) <= (6 if method is NtkImplementation.AUTO else 4)
+
+@pytest.mark.parametrize('window', [(3, 3), (5, 7)])
+def test_windows_are_one_gather_an_axis(window):
+    p = dict(padding=[(w//2, w//2) for w in window], lhs_dilation=(1, 1), rhs_dilation=(1, 1), window_strides=(1, 1))
+    program = str(jax.make_jaxpr(lambda x: patches(x, window, (8, 8), p))(jnp.ones((2, 3, 8, 8))))
+    assert program.count(' gather[') == 2 and not program.count(' slice[')
+
+def test_one_flow_gives_mean_and_covariance():
+    "Of many times too, and the mean is that without covariances"
+    k, r, th, k_td = (jnp.asarray(rng.randn(*s)) for s in ((9, 9), (9, 2), (4, 9), (4, 9)))
+    solver, s = Eigh.of(k@k.T), jnp.asarray([.1, 3., jnp.inf])
+    args = solver, s, r, th, k_td, k@k.T, jnp.eye(4)
+    program = str(jax.make_jaxpr(lambda *a: _moments(*a, diag=False))(*args))
+    assert program.count(' expm1') == 1
+    close(_moments(*args, diag=False)[0], _moments(solver, s, r, th, None, None, None, diag=False)[0], rtol=1e-12)
