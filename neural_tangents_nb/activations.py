@@ -204,7 +204,7 @@ class ABRelu(Activation):
     a: float # Slope for $x<0$
     b: float # Slope for $x>0$
     do_stabilize: bool = static(False) # Accepted for compatibility: duals need no help
-    def fn(self, x): # one factor: its derivative is one program, and the mean of both slopes at 0
+    def fn(self, x): # one factor, which is the derivative too: at 0 the mean of both slopes
         return x*jnp.where(x > 0, self.b, jnp.where(x < 0, self.a, (self.a + self.b)/2))
     def bend(self): return (self.a - self.b)**2/(2*math.pi)
     def duals(self, k11, k12, k22):

@@ -31,7 +31,7 @@ def spread(
 
 def diagonals(a, start, pairs):
     "Replace each of the `pairs` interleaved axis pairs from axis `start` on by its diagonal"
-    for i in range(start, start + pairs): # a slice, which compilers and derivatives like
+    for i in range(start, start + pairs): # by a slice, where `jnp.diagonal` would gather
         n = a.shape[i]
         flat = a.reshape(*a.shape[:i], n*n, *a.shape[i+2:])
         a = jax.lax.slice_in_dim(flat, 0, None, n + 1, i)

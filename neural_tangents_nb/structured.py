@@ -20,11 +20,11 @@ from string import ascii_letters
 from typing import Any, Callable, NamedTuple
 import jax, numpy as np
 from jax import lax, numpy as jnp
-from jax.extend.core import Literal, jaxpr_as_fun
+from jax.extend.core import Literal
 from .core import struct, static
-from .empirical import METHODS, NtkImplementation, empirical_nngp_fn
+from .empirical import METHODS, NtkImplementation, each_side, empirical_nngp_fn
 from .empirical import jacobian_contraction, kernel_fn_from
-from .empirical import contains, inside, method_of, ntk_fn_from
+from .empirical import contains, inside, method_of, ntk_fn_from, program
 
 # %% ../nbs/12_structured.ipynb #4c063693
 def run(jaxpr, consts, args, rule):
@@ -145,7 +145,7 @@ def patches(x, # `(n, channels, *positions)`
     pads = [(lo, hi, d - 1) for (lo, hi), d in zip(p['padding'], p['lhs_dilation'])]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)]*2 + pads)
     axes = zip(window, out, p['window_strides'], p['rhs_dilation'])
-    for a, (w, n, s, d) in enumerate(axes, 2): # a slice for each offset would compile for long
+    for a, (w, n, s, d) in enumerate(axes, 2): # one gather an axis, not one slice an offset
         at = s*np.arange(n)[:, None] + d*np.arange(w)
         x = jnp.moveaxis(jnp.take(x, at, a, mode='clip'), a + 1, -1)
     return x.reshape(*x.shape[:2 + len(out)], -1)
@@ -613,17 +613,17 @@ def _listed(f, params):
 
 def _plans(f1, f2, params):
     "Plans of both sides, one and the same if there is one side, and the leaves"
-    (g1, leaves), (g2, _) = _listed(f1, params), _listed(f2, params)
-    plan1 = plan_of(g1, leaves)
-    return plan1, plan1 if f2 is f1 else plan_of(g2, leaves), leaves
+    plans = each_side(lambda f: plan_of(*_listed(f, params)), f1, f2)
+    return *plans, jax.tree.leaves(params)
 
 def _beyond(plan1, plan2):
     "Is there nothing to transpose, or no reverse mode?"
     return plan1.loops or plan2.loops or not plan1.out.size*plan2.out.size
 
 # %% ../nbs/12_structured.ipynb #c08c0ebb
-def _paired(plans, fs1, fs2, leaves, trace_axes, diagonal_axes, batch):
-    "The NTK from the factors of both sides"
+def _paired(plans, fs, leaves, trace_axes, diagonal_axes, batch):
+    "The NTK from the factors `fs` of both sides"
+    fs1, fs2 = fs
     A1, A2 = (p.out.shape for p in plans)
     axes = len(A1), trace_axes, diagonal_axes
     zero = lambda A: _leaf_factor(jnp.zeros((*A, 1, 1, 1)))
@@ -635,9 +635,8 @@ def structured_derivatives(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 
     "The NTK by one backward pass for each side, and the structure of each use of a parameter"
     *plans, leaves = _plans(f1, f2, params)
     if _beyond(*plans): return jacobian_contraction(f1, f2, params, trace_axes, diagonal_axes)
-    fs1 = factors(plans[0], leaves)
-    fs2 = fs1 if plans[1] is plans[0] else factors(plans[1], leaves)
-    return _paired(plans, fs1, fs2, leaves, trace_axes, diagonal_axes, batch)
+    fs = each_side(lambda plan: factors(plan, leaves), *plans)
+    return _paired(plans, fs, leaves, trace_axes, diagonal_axes, batch)
 
 # %% ../nbs/12_structured.ipynb #73dcfc31
 def flops(jaxpr):
@@ -676,13 +675,8 @@ def _contraction(fs1, fs2, *axes):
     return total
 
 def prepared(plans, leaves):
-    "For both sides, `factors` as shapes, and a function that gives the numbers: traced once"
-    def one(plan):
-        of = lambda ls: factors(plan, ls)
-        closed, fs = jax.make_jaxpr(of, return_shape=True)(leaves)
-        return fs, lambda: jax.tree.structure(fs).unflatten(jaxpr_as_fun(closed)(*leaves))
-    first = one(plans[0])
-    return first, first if plans[1] is plans[0] else one(plans[1])
+    "For both sides, `factors` as a program, which gives their shapes at once and numbers later"
+    return each_side(lambda plan: program(lambda ls: factors(plan, ls), leaves), *plans)
 
 def _side(plan, fs, n):
     "The cost of the passes of one side with factors `fs` for `n` examples outside"
@@ -717,7 +711,7 @@ def costs_of(plans, fs, leaves, trace_axes, diagonal_axes, batch=(1, 1)):
 def costs(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1)):
     "`{NtkImplementation: Cost}`, from shapes, for the arguments of a method"
     *plans, leaves = _plans(f1, f2, params)
-    fs = [shapes for shapes, _ in prepared(plans, leaves)]
+    fs = [shapes for _, shapes, _ in prepared(plans, leaves)]
     return costs_of(plans, fs, leaves, trace_axes, diagonal_axes, batch)
 
 # %% ../nbs/12_structured.ipynb #0d0f1eb5
@@ -729,11 +723,10 @@ def auto(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1)):
     "The NTK by the method that is estimated to be the fastest"
     (*plans, leaves), axes = _plans(f1, f2, params), (trace_axes, diagonal_axes, batch)
     if _beyond(*plans): return jacobian_contraction(f1, f2, params, *axes)
-    (shapes1, make1), (shapes2, make2) = prepared(plans, leaves)
-    best = cheapest(costs_of(plans, (shapes1, shapes2), leaves, *axes))
+    sides = prepared(plans, leaves)
+    best = cheapest(costs_of(plans, [shapes for _, shapes, _ in sides], leaves, *axes))
     if best in METHODS: return METHODS[best](f1, f2, params, *axes)
-    fs1 = make1()
-    return _paired(plans, fs1, fs1 if make2 is make1 else make2(), leaves, *axes)
+    return _paired(plans, each_side(lambda side: side[0](leaves), *sides), leaves, *axes)
 
 IMPLEMENTATIONS = METHODS | {NtkImplementation.AUTO: auto,
                              NtkImplementation.STRUCTURED_DERIVATIVES: structured_derivatives}
