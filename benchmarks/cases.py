@@ -36,6 +36,51 @@ class Program:
         return self.k.lower(*self.args, **self.kwargs).compile().memory_analysis().temp_size_in_bytes/2**20
 
 
+# --- no library: what the two versions of JAX themselves take ------------------------------------------------
+# Written as one would write them at a blackboard, the same lines for both, so that what differs is JAX and its compiler.
+
+def plain(name, n, make): case(f'plain_{name}', n, n)(lambda nt: make())
+
+
+def by_hand():
+    "The NTK of `fcn3_1000_ntk`"
+    def layer(q, k, d1, d2):
+        q, k, d1, d2 = 2.25*q + .0025, 2.25*(k + q) + .0025, 2.25*d1 + .0025, 2.25*d2 + .0025
+        r = jnp.sqrt(d1[:, None]*d2)
+        c = jnp.clip(q/r, -1, 1)
+        a = jnp.pi - jnp.arccos(c)
+        return (r*jnp.sqrt(1 - c*c) + a*q)/(2*jnp.pi), k*a/(2*jnp.pi), d1/2, d2/2
+    def kernel(x1, x2):
+        q, d1, d2 = (jnp.einsum(e, x, y)/784 for e, x, y in (('ac,bc->ab', x1, x2), ('ac,ac->a', x1, x1), ('ac,ac->a', x2, x2)))
+        k = jnp.zeros_like(q)
+        for _ in range(3): q, k, d1, d2 = layer(q, k, d1, d2)
+        return 2.25*(k + q) + .0025
+    return Program(jax.jit(kernel), normal(1000, 784), normal(1000, 784, seed=1))
+
+
+def filters(x, w): return jax.lax.conv_general_dilated(x, w, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+
+def jacobians():
+    "The NTK of `emp_cnn_16_jacobian_contraction_vmap0`"
+    r = np.random.RandomState(7)
+    params = [jnp.asarray(r.randn(*s), normal(1, 1).dtype) for s in ((3, 3, 3, 64), (3, 3, 64, 64), (3, 3, 64, 64), (64, 10))]
+    def f(params, x):
+        x = x[None]
+        for w in params[:-1]: x = jax.nn.relu(filters(x, w)/(9*w.shape[2])**.5)
+        return x.mean((0, 1, 2)) @ params[-1]/8
+    def kernel(x1, x2):
+        j1, j2 = (jax.vmap(jax.jacrev(f), (None, 0))(params, x) for x in (x1, x2))
+        flat = lambda j: j.reshape(16, -1)
+        return sum(flat(a) @ flat(b).T for a, b in zip(j1, j2))/10
+    return Program(jax.jit(kernel), normal(16, 8, 8, 3), normal(16, 8, 8, 3, seed=1))
+
+
+plain('fcn3_1000', 1000, by_hand)
+plain('conv_512', 512, lambda: Program(jax.jit(filters), normal(512, 8, 8, 64), normal(3, 3, 64, 64)))
+plain('jacobians_16', 16, jacobians)
+
+
 # --- fully connected ---------------------------------------------------------------------------------------
 
 def fcn(nt, depth, act='Relu'):
