@@ -65,6 +65,7 @@ class Runner:
     def compile(self): return max(statistics.median(self.firsts) - self.median(), 0.)
     def peak(self): return self.calls[-1]['peak']
     def memory(self): return self.peak() - self.first['imported']
+    def once(self): return self.first['once']
     def planned(self): return (self.ask('plan') or {}).get('planned')
     def outputs(self):
         return [np.load(self.path/f'{i}.npy').astype(np.float64) for i in range(len(os.listdir(self.path)))]
@@ -97,12 +98,12 @@ def measure(name, entries, rtol, args):
             for i in range(AGAIN):
                 for r in (ours, best):
                     if r and r.first['first'] < SHORT: r.again(f'{folder}/{i}{r.label}')
-            row = dict(name=name, seconds=ours.median(), cpu=ours.median('cpu'), compile=ours.compile(), memory=ours.memory(), process=ours.peak(),
+            row = dict(name=name, seconds=ours.median(), cpu=ours.median('cpu'), compile=ours.compile(), memory=ours.memory(), process=ours.peak(), once=ours.once(),
                        planned=ours.planned(), per_entry=ours.median()/entries, rounds=len(ours.calls))
             if exact and not exact.failed: row['float32'] = distance(ours.outputs(), exact.outputs())
             if not best: return row | (dict(reference_error=others[0].failed) if others else {})
             row |= dict(reference=best.median(), reference_cpu=best.median('cpu'), runtime=best.label, ratio=best.median()/ours.median(),
-                        reference_compile=best.compile(), reference_memory=best.memory(), reference_process=best.peak(),
+                        reference_compile=best.compile(), reference_memory=best.memory(), reference_process=best.peak(), reference_once=best.once(),
                         reference_planned=best.planned(), difference=distance(ours.outputs(), best.outputs()))
             if exact and not exact.failed: row['reference_float32'] = distance(best.outputs(), exact.outputs())
             if rtol is None: row['difference'] = row['float32'] = row['reference_float32'] = None
@@ -116,7 +117,7 @@ def measure(name, entries, rtol, args):
 
 
 COLUMNS = dict(seconds='s', reference='reference s', ratio='ratio', compile='compile s', reference_compile='reference', memory='MiB', reference_memory='reference',
-               process='with imports', reference_process='reference', planned='planned MiB', reference_planned='reference', difference='difference', float32='float32 error', reference_float32='reference', date='date')
+               process='with imports', reference_process='reference', once='one call', reference_once='reference', planned='planned MiB', reference_planned='reference', difference='difference', float32='float32 error', reference_float32='reference', date='date')
 
 
 def shown(row, column):
@@ -124,7 +125,7 @@ def shown(row, column):
     if v is None: return ''
     if column in ('difference', 'float32', 'reference_float32'): return f'{v:.0e}'
     if column == 'date': return v
-    if any(word in column for word in ('memory', 'process', 'planned')): return f'{v:.0f}'
+    if any(word in column for word in ('memory', 'process', 'once', 'planned')): return f'{v:.0f}'
     return f'{v:.1f}' if column == 'ratio' else f'{v:.3g}'
 
 
