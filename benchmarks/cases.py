@@ -192,7 +192,7 @@ def empirical(name, net, n, shape, method, vmap):
         how = {} if method == 'AUTO' else dict(implementation=getattr(nt.NtkImplementation, method))
         k = jax.jit(nt.empirical_ntk_fn(f, vmap_axes=vmap, **how))
         a, b = normal(n, *shape), normal(n, *shape, seed=1)
-        return lambda: k(a, b, params)
+        return Program(k, a, b, params)
 
 
 for method in ('AUTO', 'JACOBIAN_CONTRACTION', 'NTK_VECTOR_PRODUCTS', 'STRUCTURED_DERIVATIVES'):

@@ -46,7 +46,7 @@ def main(module, name, path):
     imported = memory()
     f = cases.CASES[name][0](nt)
     out, first, _ = timed(f)
-    once = memory() # in later calls the runtime may still hold the result before
+    once = memory() # in later calls the runtime may still hold the result of the one before
     say = lambda **what: print(json.dumps(what), flush=True)
     os.mkdir(path)
     for i, a in enumerate(out): np.save(f'{path}/{i}.npy', np.asarray(a)) # as it lies in memory: an archive would copy it
