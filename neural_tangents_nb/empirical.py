@@ -18,7 +18,7 @@ from jax import numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 from jax.flatten_util import ravel_pytree
 from .core import canonical_get, select
-from .machine import held, long_dot
+from .machine import held, long_dot, on_cpu
 if TYPE_CHECKING: from jaxtyping import Float
 else: from typing import Annotated as Float # who runs this needs no jaxtyping
 
@@ -221,7 +221,7 @@ def contains(jaxpr, name):
 def _unroll(jaxpr):
     "Must a loop over derivatives of a program be written out?"
     # XLA on CPU has no fast gradient of filters inside a loop.
-    return jax.default_backend() == 'cpu' and contains(jaxpr, 'conv_general_dilated')
+    return on_cpu() and contains(jaxpr, 'conv_general_dilated')
 
 def _at_once(rows, parts, params, batch, unroll):
     "How many of so many `parts`, each so many `rows` of Jacobians, to take at once"

@@ -23,7 +23,7 @@ from .core import is_tree, tree_leaves, tree_map
 from .cost import speed, work_of
 from .kernel import Kernel, Need
 from .layer import Layer, trusting
-from .machine import mirrored
+from .machine import mirrored, on_cpu
 
 # %% ../nbs/14_tiles.ipynb #9b10c855
 def cuts(n, size):
@@ -37,7 +37,7 @@ def cuts(n, size):
 def at_hand(a):
     "`a` as NumPy's array if JAX has it in the memory of the host: to cut that takes no program"
     known = isinstance(a, jax.Array) and not isinstance(a, jax.core.Tracer)
-    if not known or jax.default_backend() != 'cpu': return a
+    if not known or not on_cpu(): return a
     plain = not jnp.issubdtype(a.dtype, jax.dtypes.extended)
     return np.asarray(a) if plain and a.devices() == {jax.local_devices()[0]} else a
 
@@ -83,7 +83,7 @@ class Assembly:
                 f'{t.shape}; kernels with the batch in `trace_axes` or `diagonal_axes` cannot be '
                 'computed in tiles')
         self.n1, self.n2, self.on_device = n1, n2, on_device
-        self.on_host = not on_device or jax.default_backend() == 'cpu' # where they are one
+        self.on_host = not on_device or on_cpu() # where they are one
         empty = unset if self.on_host else jnp.zeros
         self.outs = [empty((n1, n2, *t.shape[2:]), np.dtype(t.dtype)) for t in tiles]
     def put(self, i, j, tiles, mirror=None):
@@ -233,7 +233,7 @@ def run(self: Tiling):
         out.put(i, j, jax.tree.leaves(blocks_of(t)), _mirrors[paired] if half and i < j else None)
     places = [(i, j) for i in at1 for j in at2 if not half or i <= j]
     # Two tiles at once take a CPU's cores from each other; while one is mirrored these are free.
-    in_turn = not half and jax.default_backend() == 'cpu' and len(self.devices) < 2
+    in_turn = not half and on_cpu() and len(self.devices) < 2
     for n, (i, j) in enumerate(watched(places, progress=self.progress)):
         if in_turn and waiting: jax.block_until_ready(waiting[-1][2])
         t = first if n == 0 else self.tile(i, j, r1, r2, device(n))
