@@ -76,7 +76,13 @@ def jacobians():
     return Program(jax.jit(kernel), normal(16, 8, 8, 3), normal(16, 8, 8, 3, seed=1))
 
 
+def kernels(n):
+    "So many results, each of a few operations: a program of as many small kernels"
+    return Program(jax.jit(lambda x: [(x + i)*x*x + i for i in range(1, n + 1)]), normal(300, 300))
+
+
 plain('fcn3_1000', 1000, by_hand)
+for n in (1, 24): plain(f'kernels_{n}', 300, functools.partial(kernels, n))
 plain('conv_512', 512, lambda: Program(jax.jit(filters), normal(512, 8, 8, 64), normal(3, 3, 64, 64)))
 plain('jacobians_16', 16, jacobians)
 
