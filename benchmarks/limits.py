@@ -3,9 +3,9 @@
 For fully connected kernels and a pooled convolutional one, what they must do at least, and the seconds in which this machine could
 do that: matrix products at the speed of one large product, and each layer's covariances read and written once at the speed of copying a
 large array. Both speeds are measured in the same process. Then the two parts of fully connected kernels, each alone: the product of the
-inputs, and the layers behind it on a tile in the cache. Results are printed and saved to `limits.json` in `--out`.
+inputs, and the layers behind it on a tile. Results are printed and saved to `limits.json` in `--out`.
 """
-import argparse, json, statistics, time
+import argparse, json
 from pathlib import Path
 
 import jax
@@ -15,7 +15,8 @@ from jax import numpy as jnp
 import neural_tangents_nb as nt
 from neural_tangents_nb.cost import median_seconds
 from . import cases
-from .__main__ import HERE, PAUSE, machine
+from .__main__ import HERE, machine
+from .ratios import turns
 
 
 def speeds():
@@ -47,34 +48,20 @@ def rows():
                    copy=copy, product=product)
 
 
-def in_turns(calls, rounds=9):
-    "Median seconds of `calls`, in turns; threads that one leaves busy have gone to sleep before the next, which has been called once"
-    seconds = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, f in calls.items():
-            time.sleep(PAUSE)
-            seconds[name].append(min(took(f) for _ in range(4)))
-    return {name: statistics.median(s) for name, s in seconds.items()}
-
-
-def took(f):
-    start = time.perf_counter()
-    jax.block_until_ready(f())
-    return time.perf_counter() - start
-
-
-def parts(net, n, get, one=False, rows=160):
-    "Seconds of a fully connected kernel, and of what it is made of, each alone: product of inputs and layers"
+def parts(net, n, get, one=False):
+    "Seconds of a fully connected kernel, and of what it is made of, each alone: product of inputs, and layers on the faster of two tiles"
     a, b = cases.normal(n, 784), None if one else cases.normal(n, 784, seed=1)
     x, y = np.asarray(a), np.asarray(a if one else b) # NumPy's BLAS sees where both are one
     dot = lambda a, b: jnp.matmul(a, b.T, precision='highest')
     strips = lambda a, b, k=200: [dot(a[i:i+k], a[i:]) for i in range(0, n, k)] # from the diagonal on
     first, *behind = net.layers
-    tile = first.kernel_fn(cases.normal(rows, 784), cases.normal(1000, 784, seed=1), None) # in the cache of a core
     kernel, product, layers = (jax.jit(f) for f in (lambda a, b: net.kernel_fn(a, b, get), strips if one else dot,
                                                     lambda k: nt.stax.serial(*behind).kernel_fn(k, None, get)))
-    t = in_turns(dict(kernel=lambda: kernel(a, b), xla=lambda: product(a, b), blas=lambda: x@y.T, layers=lambda: layers(tile)))
-    return t | dict(layers=t['layers']*(n*(n + 1)/2 if one else n*n)/tile.nngp.size)
+    tiles = {rows: first.kernel_fn(cases.normal(rows, 784), cases.normal(1000, 784, seed=1), None) for rows in (160, 1000)}
+    calls = {rows: lambda k=k: layers(k) for rows, k in tiles.items()}
+    t = turns(dict(kernel=lambda: kernel(a, b), xla=lambda: product(a, b), blas=lambda: x@y.T) | calls, 15)
+    entry = min(t.pop(rows)/k.nngp.size for rows, k in tiles.items())
+    return t | dict(layers=entry*(n*(n + 1)/2 if one else n*n))
 
 
 def dense():

@@ -13,19 +13,18 @@ from jax import numpy as jnp
 import neural_tangents_nb as nt
 from neural_tangents_nb import NtkImplementation, stax
 from . import cases
-from .__main__ import HERE, machine
-from .worker import memory
+from .__main__ import HERE, PAUSE, machine
+from .worker import memory, timed, warm
 
 
 def turns(calls, rounds=7):
-    "Median seconds of each of `calls`, which are called in turns; the first call of each compiles and does not count"
-    for f in calls.values(): jax.block_until_ready(f())
+    "Median seconds of each of `calls`, in turns, in the steady state that tables compare"
     seconds = {name: [] for name in calls}
     for _ in range(rounds):
         for name, f in calls.items():
-            start = time.perf_counter()
-            jax.block_until_ready(f())
-            seconds[name].append(time.perf_counter() - start)
+            time.sleep(PAUSE)
+            warm(f, 0.)
+            seconds[name].append(timed(f)[1])
     return {name: statistics.median(s) for name, s in seconds.items()}
 
 

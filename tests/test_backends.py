@@ -6,14 +6,14 @@ from jax import numpy as jnp
 import neural_tangents_nb as nt
 from neural_tangents_nb import stax
 from neural_tangents_nb.core import test_close as close
-from test_reference import errors
+from test_reference import DIAGONAL, errors
 
-# Every kind of layer and of state: windows with each padding, all pairs of positions and equal ones, branches, masks, attention.
+# Some of each kind of layer and of state: windows with each padding, all pairs of positions and equal ones, branches, masks, attention.
 NAMES = ['fcn_relu', 'fcn_sign', 'dense_deep_erf', 'conv2d_same_21_gap', 'conv2d_valid_11_flatten', 'conv2d_circular_21_gap', 'conv_standard',
          'avgpool_same', 'layernorm_conv_13', 'attention_softmax', 'fan_in_concat_channels', 'mask_conv_gap', 'wide_resnet']
 
 rng = np.random.RandomState(0)
-def normal(*shape): return jnp.asarray(rng.randn(*shape), 'float32')
+def normal(*shape): return jnp.asarray(rng.randn(*shape))
 def conv(n=1): return stax.Conv(n, (3, 3), padding='SAME', W_std=1.3, b_std=.1)
 
 DENSE = stax.serial(stax.Dense(1, 1.5, .1), stax.Relu(), stax.Dense(1, 1.5, .1), stax.Relu(), stax.Dense(1))
@@ -49,7 +49,7 @@ def test_one_place():
 @pytest.mark.parametrize('name', NAMES)
 def test_recorded_numbers(name, elsewhere):
     off, on = errors(name, stax)
-    assert off < 1e-9 and on < 1e-7 # the bounds of test_reference
+    assert off < 1e-9 and on < DIAGONAL
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -59,7 +59,8 @@ def test_the_plain_formulation(name, request):
     here = program(*CASES[name]).compile()(*CASES[name][1:])
     request.getfixturevalue('elsewhere')
     assert tricks(*CASES[name]) == (0, 0)
-    close(program(*CASES[name]).compile()(*CASES[name][1:]), here, 1e-5) # float32
+    # A CPU drops the barriers that hold elsewhere: variances differ in their last bit from reader to reader, and so do diagonals.
+    close(program(*CASES[name]).compile()(*CASES[name][1:]), here, DIAGONAL)
 
 
 def test_empirical_kernels(request):
@@ -69,4 +70,4 @@ def test_empirical_kernels(request):
     ways = [nt.empirical_ntk_fn(net.apply_fn, vmap_axes=0, implementation=i) for i in nt.NtkImplementation]
     here = [f(x1, x2, params) for f in ways]
     request.getfixturevalue('elsewhere')
-    for f, k in zip(ways, here): close(f(x1, x2, params), k, 1e-5)
+    for f, k in zip(ways, here): close(f(x1, x2, params), k, 1e-12) # sums of a few hundred terms in another order
