@@ -10,11 +10,10 @@ __all__ = ['AttentionMechanism', 'PositionalEmbedding', 'choice', 'attend', 'vis
 import dataclasses as dc, enum, functools as ft, math
 import jax, numpy as np
 from jax import lax, numpy as jnp, random
-from fastcore.basics import patch
 from .core import struct, static
-from .kernel import Kernel, diagonals, hidden, join, read, to_front
+from .kernel import diagonals, both_hidden, hidden, join, reads_covariances, to_front
 from .layer import Layer, channels_masked
-from .norm import two_sided # adds `sides`, `congruence`, `each_batch` to Kernel
+from .norm import two_sided
 
 # %% ../nbs/08_attention.ipynb #ae568314
 class AttentionMechanism(enum.Enum):
@@ -87,7 +86,7 @@ class Attention(Layer):
             n = getattr(self, name)
             if not isinstance(n, (int, np.integer)) or n < 1:
                 raise ValueError(f'`{name}` must be a positive integer, got {n!r}')
-    def need(self, want): return read(want)
+    def need(self, want): return reads_covariances(want)
     def mask(self, m, s): return channels_masked(m, self.channel_axis)
     def shape(self, s):
         c = self.channel_axis % len(s)
@@ -118,101 +117,110 @@ class GlobalSelfAttention(Attention):
     channel_axis: int = static(-1) # Where the channels are
     causal: bool = static(False) # May a position see only itself and those before (row-major)?
     trainable: bool = static(True) # Do the weights train, that is, add to the tangent kernel?
-
-# %% ../nbs/08_attention.ipynb #4561bc5a
-@patch
-def embedded(self: GlobalSelfAttention, n):
-    "Channels of the embedding, and of inputs with it, for `n` input channels"
-    kind, n_emb = self.pos_emb_type, self.n_chan_pos_emb or n
-    if kind is PositionalEmbedding.NONE: return 0, n
-    if kind is PositionalEmbedding.CONCAT: return n_emb, n + n_emb
-    if n_emb != n: raise ValueError(
-        f'{self!r}: an embedding of {n_emb} channels cannot be added to inputs of {n}; '
-        'leave n_chan_pos_emb=None')
-    return n, n
-
-# %% ../nbs/08_attention.ipynb #783903ac
-@patch
-def init(self: GlobalSelfAttention, key, s):
-    keys, c, n = random.split(key, 6), self.channel_axis % len(s), s[self.channel_axis]
-    n_emb, n_in = self.embedded(n)
-    H, K, V, O = self.n_heads, self.n_chan_key, self.n_chan_val, self.n_chan_out
-    only = lambda n, rest: tuple(n if i == c else r for i, r in enumerate(rest))
-    one = [1 if i == self.batch_axis % len(s) else m for i, m in enumerate(s)]
-    shapes = (None if self.linear_scaling else (H, n_in, K), (H, n_in, K),
-              (H, n_in if self.val_pos_emb else n, V), (V*H, O),
-              None if self.b_std is None else only(O, (1,)*len(s)),
-              only(n_emb, one) if n_emb else None)
-    draw = lambda k, shape: None if shape is None else random.normal(k, shape)
-    return tuple(map(draw, keys, shapes))
-
-@patch
-def add_embedding(self: GlobalSelfAttention, x, e, positions, axis):
-    "Inputs `(n, S, channels)` with their positional embedding, whose parameters are `e`"
-    if e is None: return x
-    e = to_front(e, self.batch_axis, axis).reshape(1, -1, e.shape[axis])
-    if self.pos_emb_decay_fn is not None:
-        R = position_covariance(positions, x.dtype, self.pos_emb_decay_fn, self.pos_emb_p_norm)
-        e = jnp.linalg.cholesky(tokens(R, 0))@e
-    e = self.W_pos_emb_std*e
-    if self.pos_emb_type is PositionalEmbedding.SUM: return x + e
-    return jnp.concatenate([x, jnp.broadcast_to(e, (*x.shape[:2], e.shape[-1]))], -1)
-
-# %% ../nbs/08_attention.ipynb #a3913d24
-@patch
-def weights(self: GlobalSelfAttention, z, Wq, Wk, visible):
-    "Attention weights `(n, heads, S, S)` of inputs `z`, `(n, S, channels)`"
-    q, k = (jnp.einsum('nsc,hck->nhsk', z, W) for W in (Wk if Wq is None else Wq, Wk))
-    fan_in = z.shape[-1]*Wk.shape[-1]**(1 if self.linear_scaling else .5)
-    scale = self.W_query_std*self.W_key_std/fan_in
-    return attend(self.attention_mechanism, scale*jnp.einsum('nhsk,nhtk->nhst', q, k), visible)
-
-@patch
-def apply(self: GlobalSelfAttention, params, x, mask):
-    if not self.trainable: params = lax.stop_gradient(params)
-    Wq, Wk, Wv, Wo, b, e = params
-    axes = self.batch_axis, self.channel_axis
-    front = to_front(x, *axes)
-    hide = None if mask is None else jnp.broadcast_to(hidden(mask, *axes), front.shape[:-1])
-    x = front.reshape(front.shape[0], -1, front.shape[-1])
-    z = self.add_embedding(x, e, front.shape[1:-1], self.channel_axis)
-    visible = visible_keys(hide, x.shape[1], self.causal)
-    A = self.weights(z, Wq, Wk, None if visible is None else visible[:, None])
-    values = jnp.einsum('nsc,hcv->nshv', z if self.val_pos_emb else x, Wv)
-    heads = jnp.einsum('nhst,nthv->nshv', A, values).reshape(*x.shape[:2], -1)
-    scale = self.W_out_std*self.W_value_std/math.sqrt(Wv.shape[-1]*Wv.shape[0]*Wv.shape[1])
-    y = (scale*heads@Wo).reshape(*front.shape[:-1], -1)
-    y = jnp.moveaxis(y, (0, -1), axes)
-    return y if b is None else y + self.b_std*b
+    def embedded(self, n):
+        "Channels of the embedding, and of inputs with it, for `n` input channels"
+        kind, n_emb = self.pos_emb_type, self.n_chan_pos_emb or n
+        if kind is PositionalEmbedding.NONE: return 0, n
+        if kind is PositionalEmbedding.CONCAT: return n_emb, n + n_emb
+        if n_emb != n: raise ValueError(
+            f'{self!r}: an embedding of {n_emb} channels cannot be added to inputs of {n}; '
+            'leave n_chan_pos_emb=None')
+        return n, n
+    def init(self, key, s):
+        keys, c, n = random.split(key, 6), self.channel_axis % len(s), s[self.channel_axis]
+        n_emb, n_in = self.embedded(n)
+        H, K, V, O = self.n_heads, self.n_chan_key, self.n_chan_val, self.n_chan_out
+        only = lambda n, rest: tuple(n if i == c else r for i, r in enumerate(rest))
+        one = [1 if i == self.batch_axis % len(s) else m for i, m in enumerate(s)]
+        shapes = (None if self.linear_scaling else (H, n_in, K), (H, n_in, K),
+                  (H, n_in if self.val_pos_emb else n, V), (V*H, O),
+                  None if self.b_std is None else only(O, (1,)*len(s)),
+                  only(n_emb, one) if n_emb else None)
+        draw = lambda k, shape: None if shape is None else random.normal(k, shape)
+        return tuple(map(draw, keys, shapes))
+    def add_embedding(self, x, e, positions, axis):
+        "Inputs `(n, S, channels)` with their positional embedding, whose parameters are `e`"
+        if e is None: return x
+        e = to_front(e, self.batch_axis, axis).reshape(1, -1, e.shape[axis])
+        if self.pos_emb_decay_fn is not None:
+            R = position_covariance(positions, x.dtype, self.pos_emb_decay_fn, self.pos_emb_p_norm)
+            e = jnp.linalg.cholesky(tokens(R, 0))@e
+        e = self.W_pos_emb_std*e
+        if self.pos_emb_type is PositionalEmbedding.SUM: return x + e
+        return jnp.concatenate([x, jnp.broadcast_to(e, (*x.shape[:2], e.shape[-1]))], -1)
+    def weights(self, z, Wq, Wk, visible):
+        "Attention weights `(n, heads, S, S)` of inputs `z`, `(n, S, channels)`"
+        q, k = (jnp.einsum('nsc,hck->nhsk', z, W) for W in (Wk if Wq is None else Wq, Wk))
+        fan_in = z.shape[-1]*Wk.shape[-1]**(1 if self.linear_scaling else .5)
+        scale = self.W_query_std*self.W_key_std/fan_in
+        return attend(self.attention_mechanism, scale*jnp.einsum('nhsk,nhtk->nhst', q, k), visible)
+    def apply(self, params, x, mask):
+        if not self.trainable: params = lax.stop_gradient(params)
+        Wq, Wk, Wv, Wo, b, e = params
+        axes = self.batch_axis, self.channel_axis
+        front = to_front(x, *axes)
+        hide = None if mask is None else jnp.broadcast_to(hidden(mask, *axes), front.shape[:-1])
+        x = front.reshape(front.shape[0], -1, front.shape[-1])
+        z = self.add_embedding(x, e, front.shape[1:-1], self.channel_axis)
+        visible = visible_keys(hide, x.shape[1], self.causal)
+        A = self.weights(z, Wq, Wk, None if visible is None else visible[:, None])
+        values = jnp.einsum('nsc,hcv->nshv', z if self.val_pos_emb else x, Wv)
+        heads = jnp.einsum('nhst,nthv->nshv', A, values).reshape(*x.shape[:2], -1)
+        scale = self.W_out_std*self.W_value_std/math.sqrt(Wv.shape[-1]*Wv.shape[0]*Wv.shape[1])
+        y = (scale*heads@Wo).reshape(*front.shape[:-1], -1)
+        y = jnp.moveaxis(y, (0, -1), axes)
+        return y if b is None else y + self.b_std*b
+    def embed(self, k):
+        "The state of the inputs with their positional embedding"
+        if self.pos_emb_type is PositionalEmbedding.NONE: return k
+        n = k.shape1[k.channel_axis]
+        n_emb, n_all = self.embedded(n)
+        w, wr = (1., 1.) if self.pos_emb_type is PositionalEmbedding.SUM else (n/n_all, n_emb/n_all)
+        R = position_covariance(k.positions, k.nngp.dtype, self.pos_emb_decay_fn, self.pos_emb_p_norm)
+        R = wr*self.W_pos_emb_std**2*R
+        k = k.affine(w, R)
+        if self.trainable: k = k.learn(R)
+        return k.mask(k.mask1, k.mask2)
+    def own_attention(self, k):
+        "For both batches, attention weights `(n, S, S)` of each example, from its own covariance"
+        def one(cov, hide):
+            own = tokens(cov if k.diagonal_batch else diagonals(cov, 0, 1), 1)
+            if hide is not None: hide = jnp.broadcast_to(hide, (len(own), *k.positions))
+            visible = visible_keys(hide, own.shape[1], self.causal)
+            return attend(self.attention_mechanism, self.W_query_std*self.W_key_std*own, visible)
+        h1, h2 = both_hidden(k)
+        first = one(k.cov1, h1)
+        return first, first if k.one_batch else one(k.cov2, h2)
+    def linear_kernel(self, k):
+        "The covariance of values that are averaged by fixed weights"
+        z = self.embed(k)
+        A, B = self.own_attention(z)
+        own = lambda k, A: lambda a: averaged(a, k.covs, A, A)
+        blocks = lambda k: k.each(lambda a: averaged(a, 2, A, B), own(k, A), own(k, B))
+        return (z if self.val_pos_emb else k).by_group(blocks), 2
+    def kernel(self, k):
+        attention = self.linear_kernel if self.linear_scaling else self.sqrt_kernel
+        attended, n_weights = attention(k.replace(groups=()))
+        scale, shift = (self.W_out_std*self.W_value_std)**2, 0. if self.b_std is None else self.b_std**2
+        own = n_weights*scale*attended.nngp + shift if self.trainable else 0.
+        return attended.weighted(scale, None if self.b_std is None else shift, own)
+    def total(self, a, nb):
+        "The sum of a block over the position pairs that a pair sees: all, or those before"
+        positions = tuple(range(nb, a.ndim))
+        if not self.causal: return a.sum(positions, keepdims=True)
+        def cumulative(y): return jnp.cumsum(y.reshape(len(y), -1, y.shape[-1]), 1).reshape(y.shape)
+        return two_sided(a, nb, cumulative, cumulative)
+    def sqrt_kernel(self, k):
+        "The covariance of values that are weighted by products of random queries and keys"
+        if self.attention_mechanism is not AttentionMechanism.IDENTITY: raise NotImplementedError(
+            f'{self!r}: logits divided by the square root of the number of keys stay random, '
+            'and only the IDENTITY mechanism has a closed form then; use linear_scaling=True')
+        z, c = self.embed(k), (self.W_query_std*self.W_key_std)**2
+        weighted = lambda nb: lambda ks: c*ks[0]*self.total(ks[0]*ks[1], nb)
+        y = join([z, z if self.val_pos_emb else k], weighted(2), weighted(k.covs))
+        return y, 4
 
 # %% ../nbs/08_attention.ipynb #0b393786
-@patch
-def embed(self: GlobalSelfAttention, k):
-    "The state of the inputs with their positional embedding"
-    if self.pos_emb_type is PositionalEmbedding.NONE: return k
-    n = k.shape1[k.channel_axis]
-    n_emb, n_all = self.embedded(n)
-    w, wr = (1., 1.) if self.pos_emb_type is PositionalEmbedding.SUM else (n/n_all, n_emb/n_all)
-    R = position_covariance(k.positions, k.nngp.dtype, self.pos_emb_decay_fn, self.pos_emb_p_norm)
-    R = wr*self.W_pos_emb_std**2*R
-    k = k.affine(w, R)
-    if self.trainable: k = k.learn(jnp.broadcast_to(R, k.nngp.shape))
-    return k.mask(k.mask1, k.mask2)
-
-@patch
-def own_attention(self: GlobalSelfAttention, k):
-    "For both batches, attention weights `(n, S, S)` of each example, from its own covariance"
-    def hiding(m, n):
-        if m is None: return None
-        return jnp.broadcast_to(hidden(m, k.batch_axis, k.channel_axis), (n, *k.positions))
-    def one(cov, m):
-        own = tokens(cov if k.diagonal_batch else diagonals(cov, 0, 1), 1)
-        visible = visible_keys(hiding(m, len(own)), own.shape[1], self.causal)
-        return attend(self.attention_mechanism, self.W_query_std*self.W_key_std*own, visible)
-    first = one(k.cov1, k.mask1)
-    return first, first if k.cov2 is None else one(k.cov2, k.mask2)
-
-# %% ../nbs/08_attention.ipynb #e7e04d53
 def averaged(a, nb, A, B):
     "A block `a` with `nb` batch axes, `A K B^T` for matrices `(n, S, S)` over all positions"
     rows, cols = (tuple(range(i, a.ndim, 2)) for i in (nb, nb + 1))
@@ -222,40 +230,7 @@ def averaged(a, nb, A, B):
     y = jnp.einsum(sums, A, flat, B, precision=lax.Precision.HIGHEST)
     return y.reshape([a.shape[i] for i in apart]).transpose(np.argsort(apart))
 
-@patch
-def linear_kernel(self: GlobalSelfAttention, k):
-    "The covariance of values that are averaged by fixed weights"
-    z = self.embed(k)
-    A, B = self.own_attention(z)
-    own = lambda k, A: lambda a: averaged(a, k.covs(), A, A)
-    blocks = lambda k: k.sides(lambda a: averaged(a, 2, A, B), own(k, A), own(k, B))
-    return (z if self.val_pos_emb else k).by_group(blocks), 2
 
-@patch
-def kernel(self: GlobalSelfAttention, k):
-    attention = self.linear_kernel if self.linear_scaling else self.sqrt_kernel
-    attended, n_weights = attention(k.replace(groups=()))
-    y = attended.affine((self.W_out_std*self.W_value_std)**2)
-    own, shift = n_weights*y.nngp, None if self.b_std is None else self.b_std**2
-    y = y.affine(1., shift).replace(is_gaussian=True, is_input=False, shared=(False,)*len(y.shared))
-    return y.learn(own if shift is None else own + shift) if self.trainable else y
 
-# %% ../nbs/08_attention.ipynb #24d8c304
-@patch
-def total(self: GlobalSelfAttention, a, nb):
-    "The sum of a block over the position pairs that a pair sees: all, or those before"
-    positions = tuple(range(nb, a.ndim))
-    if not self.causal: return a.sum(positions, keepdims=True)
-    def cumulative(y): return jnp.cumsum(y.reshape(len(y), -1, y.shape[-1]), 1).reshape(y.shape)
-    return two_sided(a, nb, cumulative, cumulative)
 
-@patch
-def sqrt_kernel(self: GlobalSelfAttention, k):
-    "The covariance of values that are weighted by products of random queries and keys"
-    if self.attention_mechanism is not AttentionMechanism.IDENTITY: raise NotImplementedError(
-        f'{self!r}: logits divided by the square root of the number of keys stay random, '
-        'and only the IDENTITY mechanism has a closed form then; use linear_scaling=True')
-    z, c = self.embed(k), (self.W_query_std*self.W_key_std)**2
-    weighted = lambda nb: lambda ks: c*ks[0]*self.total(ks[0]*ks[1], nb)
-    y = join([z, z if self.val_pos_emb else k], weighted(2), weighted(k.covs()))
-    return y, 4
+

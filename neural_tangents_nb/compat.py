@@ -10,7 +10,7 @@ import dataclasses as dc, functools as ft
 from enum import IntEnum
 import jax
 from .core import struct, static
-from .kernel import Kernel, keep, mix, reset
+from .kernel import Kernel, ALL, equal_positions, keep, mixes_positions
 from .layer import Layer, Triple, channels_masked
 
 # %% ../nbs/10a_compat.ipynb #bd0cd972
@@ -65,10 +65,10 @@ class Custom(Triple):
     def need(self, want):
         d = self.asks('diagonal_spatial')
         if d is None: want = keep(want)
-        elif d.input < Bool.YES: want = mix(want)
-        else: want = reset(want) if d.output > Bool.NO else keep(want)
+        elif d.input < Bool.YES: want = mixes_positions(want)
+        else: want = equal_positions(want) if d.output > Bool.NO else keep(want)
         if self.asks('diagonal_batch') is not False: return want
-        return dc.replace(want, batch=max(want.batch, 1))
+        return dc.replace(want, examples=ALL)
     def mask(self, m, s): return m if self.mask_fn is None else self.mask_fn(m, s)
 
 # %% ../nbs/10a_compat.ipynb #8cd271c3

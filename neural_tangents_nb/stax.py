@@ -14,8 +14,9 @@ __all__ = ['Kernel', 'Need', 'Affine', 'Dense', 'Layer', 'MaskedArray', 'serial'
            'supports_masking']
 
 # %% ../nbs/10b_stax.ipynb #3e641077
-from .kernel import Kernel, Need
-from .layer import Affine, Dense, Layer, MaskedArray, serial, unmask_fn
+from .kernel import Kernel, Need, Pairs
+from .inputs import MaskedArray, unmask_fn
+from .layer import Affine, Dense, Layer, serial
 from .laws import check
 from .activations import (
     ABRelu, Abs, Activation, Cos, Elementwise, ElementwiseNumerical, Elu, Erf, Exp, ExpNormalized,
