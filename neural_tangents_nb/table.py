@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'LARGE', 'STANDARD', 'EXAMPLE', 'Trouble', 'Table', 'sniffed', 'text_of', 'parsed', 'check_header', 'read',
-           'not_there', 'complete', 'numbers', 'odd', 'pointed', 'Column', 'inferred', 'inputs', 'is_class', 'targets',
-           'estimator', 'cross_validated', 'answers', 'scored', 'check_out', 'write', 'put', 'Parser', 'duration',
-           'parser', 'note', 'chosen', 'listed', 'described', 'tables', 'learned', 'run', 'main']
+           'not_there', 'complete', 'numbers', 'value', 'Names', 'odd', 'pointed', 'Column', 'inferred', 'inputs',
+           'is_class', 'targets', 'estimator', 'cross_validated', 'answers', 'scored', 'accuracy', 'check_out', 'write',
+           'put', 'Parser', 'duration', 'parser', 'note', 'chosen', 'listed', 'described', 'tables', 'learned', 'run',
+           'main']
 
 # %% ../nbs/23_table.ipynb #b725a294
 import argparse, csv, io, os, shutil, sys
+from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
@@ -105,6 +107,26 @@ def numbers(cells):
     except ValueError: return None
     return x if (np.abs(x) < 1e150).all() else None # squares of others are none
 
+def value(cell: str):
+    "What a cell stands for: a number however it is written, true or false in any case, or its text"
+    if numbers([cell]) is not None: return Decimal(cell) # a float has too few digits for long names
+    return cell.lower() if cell.lower() in ('true', 'false') else cell
+
+class Names:
+    "The different values of `cells`, each by its shortest spelling there"
+    def __init__(self, cells):
+        self.by_value: dict = {}
+        for c in sorted(set(cells), key=lambda c: (len(c), c)):
+            self.by_value.setdefault(value(c), c)
+        self.names = sorted(self.by_value.values())
+    def __len__(self): return len(self.names)
+    def of(self, cells) -> list:
+        "The name of each cell here, or None"
+        return [self.by_value.get(value(c)) for c in cells]
+    def unknown(self, cells) -> list:
+        "Those of other `cells` that are no value here"
+        return Names(c for c, name in zip(cells, self.of(cells)) if name is None).names
+
 def odd(table: Table, name: str) -> str:
     "Which is the first cell of the column `name` that is no number, and why"
     cells = table.columns[name]
@@ -123,7 +145,7 @@ def pointed(cells) -> bool:
 class Column(NamedTuple):
     "How a column becomes inputs"
     name: str
-    values: list|None = None # The categories; None for a number
+    values: Names|None = None # The categories; None for a number
 
 def inferred(table: Table, name: str, categories=()) -> Column:
     "The `Column` of the table's column `name`"
@@ -131,7 +153,7 @@ def inferred(table: Table, name: str, categories=()) -> Column:
     if name not in categories and numbers(cells) is not None: return Column(name)
     if name not in categories and pointed(cells): raise Trouble(
         f'{odd(table, name)}; if these are names, --category {name}')
-    values = sorted(set(cells))
+    values = Names(cells)
     if len(values) <= max(20, len(cells)//2): return Column(name, values)
     if 2*sum(numbers([c]) is not None for c in cells) > len(cells): raise Trouble(
         f'{odd(table, name)}, and most other rows have a number')
@@ -150,7 +172,8 @@ def inputs(table: Table, columns: list) -> np.ndarray:
             if x is None: raise Trouble(
                 f'{odd(table, c.name)}, where the training table has numbers only')
             parts.append(x[:, None])
-        else: parts.append(np.array([[cell == v for v in c.values] for cell in cells], float))
+        else: parts.append(np.array([[n == v for v in c.values.names]
+                                     for n in c.values.of(cells)], float))
     return np.concatenate(parts, 1)
 
 # %% ../nbs/23_table.ipynb #49d74539
@@ -164,14 +187,14 @@ def targets(table: Table, name: str, task: str) -> np.ndarray:
     "Floats of a quantity, texts of classes"
     cells = table.columns[name]
     if task == 'classes' or task == 'auto' and is_class(cells):
-        y = np.array(cells)
-        if len(set(cells)) < 2: raise Trouble(
+        classes = Names(cells)
+        if len(classes) < 2: raise Trouble(
             f'{table.name}: column {name!r} has one class only, {cells[0]!r}: there is nothing to '
             'learn')
-        if len(set(cells)) > max(2, len(cells)//2): raise Trouble(
-            f'{table.name}: column {name!r} has {len(set(cells))} different classes in '
+        if len(classes) > max(2, len(cells)//2): raise Trouble(
+            f'{table.name}: column {name!r} has {len(classes)} different classes in '
             f'{len(cells)} rows; is it a quantity with a cell that is no number?')
-        return y
+        return np.array(classes.of(cells))
     y = numbers(cells)
     if y is None: raise Trouble(
         f'{odd(table, name)}, which is no number, so that it is no quantity')
@@ -210,14 +233,24 @@ def answers(model, x, name) -> dict:
 
 def scored(model, x_test, test: Table, target: str):
     "What is to be said about the score on the test table; None if it has no targets"
-    if target not in test.columns: return None
-    cells = test.columns[target]
-    known = [i for i, c in enumerate(cells) if c.lower() not in MISSING]
-    y = [cells[i] for i in known] if hasattr(model, 'classes_') else (
-        numbers([cells[i] for i in known]))
+    known = [i for i, c in enumerate(test.columns.get(target, ())) if c.lower() not in MISSING]
+    cells = [test.columns[target][i] for i in known]
+    if hasattr(model, 'classes_'): return accuracy(model, x_test[known], cells, test, target)
+    y = numbers(cells)
     if y is None or len(y) < 2: return None
-    name = 'accuracy' if hasattr(model, 'classes_') else 'R2'
-    return f'{name} on {len(y)} rows of {test.name}: {model.score(x_test[known], y):.3f}'
+    return f'R2 on {len(y)} rows of {test.name}: {model.score(x_test[known], y):.3f}'
+
+def accuracy(model, x, cells, test: Table, target: str):
+    "What is to be said about the labels `cells` of the test table; None if there are none"
+    if not cells: return None
+    classes = Names(model.classes_.tolist())
+    y, new = classes.of(cells), classes.unknown(cells)
+    if not any(y): return (
+        f'{test.name}: column {target!r} has {listed([*map(repr, new)])}, none of which is a class '
+        f'of the training table ({listed([*map(repr, classes.names)])}): no accuracy')
+    right = np.mean([a == b for a, b in zip(y, model.predict(x))])
+    wrong = f'; {listed([*map(repr, new)])}, no class there, are taken for wrong' if new else ''
+    return f'accuracy on {len(y)} rows of {test.name}: {right:.3f}{wrong}'
 
 STANDARD = '-', '/dev/stdout' # the latter may be a file, which is not to be replaced
 
@@ -336,7 +369,7 @@ def described(columns, train: Table, test: Table):
     others = [c for c in test.columns if c not in train.columns]
     if others: note(f'not used, as {train.name} does not have them: {listed(others)}')
     for c in columns:
-        new = sorted(set(test.columns[c.name]) - set(c.values)) if c.values else []
+        new = c.values.unknown(test.columns[c.name]) if c.values else []
         if new: note(f'{test.name}: column {c.name!r} has {listed([*map(repr, new)])}, not in the '
                      'training table: taken for none of its values')
 
