@@ -199,7 +199,9 @@ def test_few_entries_are_computed_as_one():
 
 def test_only_the_first_process_shows_a_bar(monkeypatch):
     pytest.importorskip('tqdm')
-    monkeypatch.setattr(tiles.sys, 'stderr', type('Terminal', (), dict(isatty=lambda self: True, write=lambda self, s: len(s), flush=lambda self: None))())
-    assert type(tiles.watched(range(3))) is not list
+    from neural_tangents_nb import progress
+    monkeypatch.setattr(progress.sys, 'stderr', type('Terminal', (), dict(isatty=lambda self: True, write=lambda self, s: len(s), flush=lambda self: None))())
+    seen = lambda **kw: progress.Bar(3, **kw).visible
+    assert seen() and not seen(progress=False) and not progress.Bar(1).visible
     monkeypatch.setattr(jax, 'process_index', lambda: 1)
-    assert tiles.watched(range(3)) == [0, 1, 2]
+    assert not seen() and seen(progress=True)
