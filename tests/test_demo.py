@@ -2,7 +2,7 @@
 import csv, os, re, shlex, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest
-from neural_tangents_nb import demo
+from neural_tangents_nb.apps import demo
 
 RNG = np.random.RandomState(0)
 X = RNG.rand(50, 2)

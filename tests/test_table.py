@@ -2,7 +2,7 @@
 import csv, os, shlex, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest
-from neural_tangents_nb import table
+from neural_tangents_nb.apps import table
 
 RNG = np.random.RandomState(0)
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,7 +118,7 @@ def test_a_closed_pipe_is_141_and_silent(files, tmp_path):
 def test_an_interrupt_is_130_and_leaves_nothing(files, tmp_path):
     (tmp_path/'train.csv').unlink(); os.mkfifo(tmp_path/'train.csv') # opening it waits for ever
     # What a shell starts in the background inherits that it ignores interrupts.
-    code = 'import os, signal, threading, sys; from neural_tangents_nb import table; signal.signal(signal.SIGINT, signal.default_int_handler); threading.Timer(1., os.kill, (os.getpid(), signal.SIGINT)).start(); table.main(sys.argv[1:])'
+    code = 'import os, signal, threading, sys; from neural_tangents_nb.apps import table; signal.signal(signal.SIGINT, signal.default_int_handler); threading.Timer(1., os.kill, (os.getpid(), signal.SIGINT)).start(); table.main(sys.argv[1:])'
     done = subprocess.run([sys.executable, '-c', code, *PROGRAM[3:], '--out', 'out.csv'], cwd=tmp_path, capture_output=True, text=True, timeout=100, env=os.environ | dict(PYTHONPATH=str(ROOT)))
     assert done.returncode == 130 and 'Traceback' not in done.stderr and not list(tmp_path.glob('out*')), done.stderr
 
@@ -139,7 +139,7 @@ def test_standard_output_is_appended_to(tmp_path):
     for name in '-', '/dev/stdout':
         with open(tmp_path/'all', 'w') as f:
             f.write('before\n'); f.flush()
-            subprocess.run([sys.executable, '-c', f'from neural_tangents_nb import table; table.write(dict(a=[1]), {name!r})'], stdout=f, check=True, env=os.environ | dict(PYTHONPATH=str(ROOT)))
+            subprocess.run([sys.executable, '-c', f'from neural_tangents_nb.apps import table; table.write(dict(a=[1]), {name!r})'], stdout=f, check=True, env=os.environ | dict(PYTHONPATH=str(ROOT)))
             f.seek(0, 2); f.write('after\n')
         assert (tmp_path/'all').read_text() == 'before\na\n1\nafter\n'
 
