@@ -74,8 +74,8 @@ def test_outputs_name_no_path_of_a_machine():
     found = [p.name for p in (ROOT/'nbs').rglob('*.ipynb') if any(s in p.read_text(encoding='utf-8') for s in (str(ROOT), 'site-packages/'))]
     assert not found
 
-def test_front_page_lists_every_notebook():
-    text = '\n'.join(''.join(c['source']) for c in json.loads((ROOT/'nbs/index.ipynb').read_text(encoding='utf-8'))['cells'])
+def test_tour_lists_every_notebook():
+    text = '\n'.join(''.join(c['source']) for c in json.loads((ROOT/'nbs/tour.ipynb').read_text(encoding='utf-8'))['cells'])
     paths = [*(ROOT/'nbs').glob('[0-9]*.ipynb'), *(ROOT/'nbs/apps').glob('*.ipynb')]
     assert not [p.name for p in paths if f']({p.relative_to(ROOT/"nbs").as_posix()})' not in text]
 
