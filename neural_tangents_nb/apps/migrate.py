@@ -7,14 +7,15 @@ __all__ = ['PACKAGE', 'NEW', 'RENAMED', 'GONE', 'ARGUMENTS', 'PUBLIC', 'FORMS', 
            'INSTALLS', 'TEXTS', 'REQUIREMENTS', 'ASIDES', 'former_name', 'Edit', 'Remark', 'imported', 'path_of',
            'import_edits', 'name_edits', 'use_edits', 'dropped', 'text_remarks', 'call_edits', 'edited', 'syntax',
            'migrated', 'parsed', 'cells_migrated', 'Located', 'located', 'placed', 'notebook_migrated', 'parser',
-           'files_of', 'requirements_migrated', 'changes', 'difference', 'shown', 'one', 'all_of', 'main']
+           'files_of', 'requirements_migrated', 'changes', 'difference', 'shown', 'one', 'run', 'main']
 
 # %% ../../nbs/apps/24_migrate.ipynb #7b96397f
-import argparse, ast, codecs, difflib, io, json, os, re, sys, tokenize, warnings
+import ast, codecs, difflib, io, json, re, sys, tokenize, warnings
 from json.decoder import scanstring # type: ignore[attr-defined]
 from json.scanner import py_make_scanner # type: ignore[attr-defined]
 from pathlib import Path
 from typing import Any, NamedTuple
+from .table import Parser, executed
 
 # %% ../../nbs/apps/24_migrate.ipynb #1d166710
 PACKAGE, NEW = 'neural_tangents', 'neural_tangents_nb'
@@ -292,8 +293,7 @@ def notebook_migrated(text: str):
 # %% ../../nbs/apps/24_migrate.ipynb #05b13c80
 def parser():
     "The command line"
-    p = argparse.ArgumentParser(f'python -m {NEW}.migrate',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    p = Parser(f'python -m {NEW}.migrate',
         description=f'Show, or make, the changes by which programs and notebooks for {PACKAGE}\n'
         f'become ones for {NEW}.',
         epilog=f'example:\n  python -m {NEW}.migrate src/*.py notebooks/*.ipynb\n'
@@ -363,19 +363,14 @@ def one(path, write) -> int:
     except OSError as e: return bad(f'not written: {e.strerror}')
     return int(any(remarks for *_, remarks in parts) or new != data and not write)
 
-def all_of(paths, write) -> int:
-    "Show or make the changes of files and folders; the exit status"
-    for p in paths:
+def run(args):
+    "Show or make the changes of files and folders, and exit"
+    for f in sys.stdout, sys.stderr: # letters that the terminal cannot show are escaped
+        if isinstance(f, io.TextIOWrapper): f.reconfigure(errors='backslashreplace')
+    for p in args.files:
         if p.is_dir() and not files_of(p): print(f'{p}: nothing to migrate in it', file=sys.stderr)
-    return max([one(f, write) for p in paths for f in files_of(p)], default=0)
+    sys.exit(max([one(f, args.write) for p in args.files for f in files_of(p)], default=0))
 
 def main(argv=None):
     "The program"
-    args = parser().parse_args(argv)
-    for f in sys.stdout, sys.stderr: # letters that the terminal cannot show are escaped
-        if isinstance(f, io.TextIOWrapper): f.reconfigure(errors='backslashreplace')
-    try: sys.exit(all_of(args.files, args.write))
-    except KeyboardInterrupt: sys.exit(130)
-    except BrokenPipeError: # Python would complain once more when it flushes
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    executed(parser(), run, argv)
