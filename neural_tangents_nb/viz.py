@@ -235,14 +235,14 @@ def posterior(
     x, mean = np.ravel(x), np.asarray(prediction.mean)
     if mean.shape != (len(x), 1): raise ValueError(
         f'`prediction` must have means of shape ({len(x)}, 1), got {mean.shape}')
-    full = isinstance(prediction, Gaussian)
-    variance = np.diagonal(prediction.covariance) if full else prediction.variance
+    if isinstance(prediction, Gaussian): variance = np.diagonal(prediction.covariance)
+    else: variance = np.asarray(prediction.variance)
     std = np.sqrt(np.maximum(variance, 0))
     ax = axes(ax, (4.5, 3.))
     line, = ax.plot(x, mean[:, 0], lw=2, label=label or 'mean')
     ax.fill_between(x, mean[:, 0] - 2*std, mean[:, 0] + 2*std, color=line.get_color(), alpha=.25,
                     lw=0, label='± 2 std')
-    if full and samples:
+    if isinstance(prediction, Gaussian) and samples:
         f = np.asarray(sample(jax.random.key(key), prediction, samples))[..., 0]
         ax.plot(x, f.T, color=line.get_color(), lw=.6)
     if data is not None:

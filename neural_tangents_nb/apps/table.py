@@ -349,13 +349,12 @@ def parser():
                    type=within(float, 5e-324, sys.float_info.max, 'a positive number'))
     p.add_argument('--task', default='auto', choices=('auto', 'classes', 'quantity'),
                    help='what the target is (default: inferred)')
-    p.add_argument('--category', action='append', default=[], metavar='COLUMN',
-                   help='a column of numbers that are names; may be repeated')
-    p.add_argument('--ignore', action='append', default=[], metavar='COLUMN',
-                   help='a column to leave out; may be repeated')
-    p.add_argument('--id', action='append', default=[], metavar='COLUMN',
-                   help='a column that names rows: not learned from, and copied to the '
-                        'predictions; may be repeated')
+    for option, what in (('category', 'a column of numbers that are names'),
+                         ('ignore', 'a column to leave out'),
+                         ('id', 'a column that names rows: not learned from, and copied to the '
+                                'predictions')):
+        p.add_argument(f'--{option}', action='append', default=[], metavar='COLUMN',
+                       help=f'{what}; may be repeated')
     p.add_argument('--delimiter', metavar='C',
                    help='what separates cells (default: comma, semicolon or tab, by the header)')
     p.add_argument('--no-score', action='store_true', help='do not cross-validate')
