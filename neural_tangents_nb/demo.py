@@ -25,7 +25,7 @@ from .activations import Erf, Relu
 from .conv import Conv
 from .layer import Dense, serial
 from .spatial import Flatten, GlobalAvgPool
-from .tiles import batch, cuts
+from .tiles import batch
 
 # %% ../nbs/30_demo.ipynb #c96e52ee
 class Trouble(Exception):
@@ -211,7 +211,7 @@ class Known:
 # %% ../nbs/30_demo.ipynb #c10e88df
 def tile(n, shape):
     "Rows of equal tiles for `n` training examples of this shape"
-    return cuts(n, int(np.clip(1024//np.prod(shape[:-1], dtype=int), 1, 128)))[0]
+    return min(n, int(np.clip(1024//np.prod(shape[:-1], dtype=int), 1, 128)))
 
 # %% ../nbs/30_demo.ipynb #be866a01
 @patch

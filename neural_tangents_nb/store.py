@@ -15,9 +15,10 @@ import jax, numpy as np
 from jax import numpy as jnp
 from fastcore.basics import patch
 from .core import canonical_get, select
-from .machine import mirrored
+from .machine import even, mirrored
+from .progress import watched
 from .tiles import (
-    KernelMatrix, Tiling, check_inputs, cuts, halving, is_state, tiling, times, watched)
+    KernelMatrix, Tiling, auto_size, is_state, paired_of, run, tiling, times, until_it_fits)
 
 # %% ../nbs/19_store.ipynb #e661a069
 def _parts(x):
@@ -62,7 +63,7 @@ def fingerprint(t: Tiling):
     "What a kernel is computed from, each part as a hash"
     from neural_tangents_nb import __version__
     dtype = 'float64' if jax.config.jax_enable_x64 else 'float32'
-    parts = dict(architecture=t.kernel_fn, x1=t.x1, x2=t.x2, arguments=(t.args, t.kwargs))
+    parts = dict(architecture=t.kernel_fn, x1=t.x1, x2=t.x2, arguments=(t.args, t.kwargs | t.pairs))
     return {n: digest(x) for n, x in parts.items()} | dict(dtype=dtype, version=__version__)
 
 def check_fingerprint(path, stored, now):
@@ -243,13 +244,10 @@ class Job:
         "The tiles at `key` by name, as NumPy arrays; in parts if memory does not suffice"
         t, names = self.tiling, self.disk.names
         at = [k*r for k, r in zip(key, self.disk.tile)]
-        n1, n2 = (min(r, n - a) for a, r, n in zip(at, self.disk.tile, t.sizes()))
-        a, b, kwargs = t.cut(*at, n1, n2)
-        same = t.x2 is None and key[0] == key[1]
-        part = dc.replace(t, x1=a, x2=None if same else b, kwargs=kwargs, progress=False)
-        run = lambda size: dc.replace(part, size=size).run()
-        out, size = halving(run, self.size or max(n1, n2))
-        if size < max(n1, n2): self.size = size
+        rows, columns = ((a, min(r, n - a)) for a, r, n in zip(at, self.disk.tile, t.shape))
+        part = t.part(rows, None if t.x2 is None and key[0] == key[1] else columns)
+        out, size = until_it_fits(run, dc.replace(part, size=self.size, progress=False))
+        if size < max(part.shape): self.size = size
         out = dict(zip(names, out if len(names) > 1 or isinstance(out, tuple) else [out]))
         for n, v in out.items():
             if not np.isfinite(v).all(): raise FloatingPointError(
@@ -395,19 +393,20 @@ def _absent(path): return not path.exists() or path.is_dir() and not any(path.it
 def _prepare(path, t, get, tile):
     "The `Disk` at `path`, created if there is none"
     if _absent(Path(path)):
-        n1, n2 = t.sizes()
+        n1, n2 = t.shape
         if not n1*n2: raise ValueError(f'a kernel of {n1} and {n2} examples is empty: give some')
         one = jax.eval_shape(lambda: t.tile(0, 0, 1, 1))
         if is_state(one): raise TypeError(
             'a store holds arrays, not a Kernel: ask for get="nngp" or "ntk"')
-        half, paired = t.mirror(one)
+        paired = paired_of(t, one)
         names = (get,) if isinstance(get, str) else get
         ones = dict(zip(names, [one] if isinstance(get, str) else one))
-        size = min(tile if tile != 'auto' else t.auto_size(FILES), max(n1, n2))
-        attrs = dict(fingerprint=fingerprint(t), get=names, asked=get, half=half, paired=paired)
+        size = min(tile if tile != 'auto' else auto_size(t, FILES), max(n1, n2))
+        attrs = dict(fingerprint=fingerprint(t), get=names, asked=get, half=paired is not None,
+                     paired=bool(paired))
         shapes = {n: (n1, n2, *o.shape[2:]) for n, o in ones.items()}
         dtypes = {n: o.dtype for n, o in ones.items()}
-        create(path, attrs, shapes, dtypes, (cuts(n1, size)[0], cuts(n2, size)[0]))
+        create(path, attrs, shapes, dtypes, (even(n1, size), even(n2, size)))
     disk = Disk(path)
     check_fingerprint(path, disk.attrs['fingerprint'], fingerprint(t))
     return disk
@@ -427,13 +426,13 @@ def store(
     **kwargs, # Further arguments of `kernel_fn`
 ):
     "Compute a kernel, or what is missing of it, into a Zarr store: a `KernelMatrix`, or several"
-    check_inputs(kwargs, x1=x1, x2=x2)
     if tile != 'auto' and not (isinstance(tile, (int, np.integer)) and tile > 0): raise ValueError(
         f"`tile` must be a positive integer or 'auto', got {tile!r}")
     if not timeout > 0: raise ValueError(f'`timeout` must be a positive number, got {timeout!r}')
     get = canonical_get(get)
-    host = lambda x: None if x is None else jax.tree.map(np.asarray, x)
-    t = tiling(kernel_fn, host(x1), host(x2), (get,), kwargs, 0, (), False)
+    host = lambda x: jax.tree.map(np.asarray, x)
+    t = tiling(kernel_fn, x1, x2, (get,), kwargs, 0, (), False)
+    t = dc.replace(t, x1=host(t.x1), x2=host(t.x2))
     disk = _prepare(path, t, get, tile)
     job = Job(disk, t, timeout, progress)
     job.work(wait, verify)

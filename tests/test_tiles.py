@@ -1,5 +1,5 @@
 "The size of a tile: what the cost model holds for fast, as far as memory goes"
-import dataclasses as dc, warnings
+import dataclasses as dc, math, warnings
 
 import jax, numpy as np, pytest
 from jax import numpy as jnp
@@ -12,18 +12,18 @@ NET = stax.serial(stax.Dense(1, 1.5, .1), stax.Relu(), stax.Dense(1))
 
 def tiling(n1, n2=None):
     x = lambda n: None if n is None else np.zeros((n, 3), 'f4')
-    return Tiling(NET.kernel_fn, None, x(n1), x(n2), 0, ('ntk',), {}, (), True)
+    return Tiling(NET.kernel_fn, NET.kernel_fn, x(n1), x(n2), ('ntk',))
 
 
 @pytest.mark.parametrize('devices', [1, 3])
 @pytest.mark.parametrize('pace', [(1e-3, 1e-8, 1e-8), (1e-3, 1e-3, 1e-4), (1e-6, 1e-7, 1e-9), (1., 0., 0.)])
 def test_the_fastest_tile(monkeypatch, pace, devices):
     "By the model, no tile that fits is much faster than the chosen one, and none that is as fast is much smaller"
-    monkeypatch.setattr(Tiling, 'pace', lambda self: pace)
+    monkeypatch.setattr(tiles, 'pace', lambda t: pace)
     for n1, n2, largest in ((500, None, 400), (37, None, 400), (501, 200, 64), (1, 1, 9)):
-        t = tiling(n1, n2)
-        seconds = lambda r: count_tiles(*t.sizes(), r, t.symmetric(), devices)*(pace[0] + pace[1]*r + pace[2]*r*r)
-        size, best = t.fast_size(largest, devices), min(map(seconds, range(1, largest + 1)))
+        t = dc.replace(tiling(n1, n2), devices=(None,)*devices)
+        seconds = lambda r: count_tiles(*t.shape, r, t.symmetric, devices)*(pace[0] + pace[1]*r + pace[2]*r*r)
+        size, best = tiles.fast_size(t, largest), min(map(seconds, range(1, largest + 1)))
         assert 1 <= size <= largest
         # the model allows a twentieth; sizes are tried in steps of a fifth, of which an entry's work may feel the square
         assert seconds(size) <= 1.05*1.2**2*best
@@ -32,11 +32,11 @@ def test_the_fastest_tile(monkeypatch, pace, devices):
 
 def test_memory_bounds_the_tile(monkeypatch):
     "However fast more rows would be"
-    monkeypatch.setattr(Tiling, 'pace', lambda self: (1., 0., 0.))
-    monkeypatch.setattr(Tiling, 'bytes_per_entry', lambda self: 100.)
+    monkeypatch.setattr(tiles, 'pace', lambda t: (1., 0., 0.))
+    monkeypatch.setattr(tiles, 'bytes_per_entry', lambda t: 100.)
     for rows in (1, 10, 31, 100):
         monkeypatch.setattr(tiles, 'free_memory', lambda device: 100.*tiles.SHARE*rows**2)
-        assert rows/1.2 <= tiling(5000, 5000).auto_size() <= rows
+        assert rows/1.2 <= tiles.auto_size(tiling(5000, 5000)) <= rows
 
 
 def test_auto_is_right():
@@ -68,33 +68,33 @@ def linear(x1, x2, get=None): return x1@(x1 if x2 is None else x2).T
 def test_memory_is_shared_by_devices_of_one_processor(monkeypatch):
     "Four of them compute four tiles at once, in the memory of one host"
     class Device: platform, process_index = 'cpu', 0
-    monkeypatch.setattr(Tiling, 'pace', lambda self: (1., 0., 0.))
-    monkeypatch.setattr(Tiling, 'bytes_per_entry', lambda self: 100.)
+    monkeypatch.setattr(tiles, 'pace', lambda t: (1., 0., 0.))
+    monkeypatch.setattr(tiles, 'bytes_per_entry', lambda t: 100.)
     monkeypatch.setattr(tiles, 'free_memory', lambda device: 100.*tiles.SHARE*100**2)
-    assert 50/1.2 <= dc.replace(tiling(5000, 5000), devices=(Device(),)*4).auto_size() <= 50
+    assert 50/1.2 <= tiles.auto_size(dc.replace(tiling(5000, 5000), devices=(Device(),)*4)) <= 50
 
 
 def test_halving_has_an_end():
     "Memory that does not suffice for one row, of the host too; what is no lack of memory is not tried again"
     tried = []
     def fail(error):
-        def run(size):
-            tried.append(size)
+        def run(t):
+            tried.append(t.size)
             raise error if len(tried) < 9 else AssertionError('there is no end')
         return run
     for error, sizes in ((MemoryError(), [5, 3, 2, 1]), (RuntimeError('RESOURCE_EXHAUSTED'), [5, 3, 2, 1]), (RuntimeError('other'), [5])):
         tried.clear()
-        with pytest.raises(type(error)), warnings.catch_warnings(): warnings.simplefilter('ignore'); tiles.halving(fail(error), 5)
+        with pytest.raises(type(error)), warnings.catch_warnings(): warnings.simplefilter('ignore'); tiles.until_it_fits(fail(error), dc.replace(tiling(9), size=5))
         assert tried == sizes
 
 
 def test_a_product_remembers_the_tiles_that_fit(monkeypatch):
-    product, sizes = Tiling.product, []
-    def small(self, v):
-        sizes.append(self.size)
-        if self.size > 3: raise RuntimeError('RESOURCE_EXHAUSTED')
-        return product(self, v)
-    monkeypatch.setattr(Tiling, 'product', small)
+    product, sizes = tiles.product, []
+    def small(t, v):
+        sizes.append(t.size)
+        if t.size > 3: raise RuntimeError('RESOURCE_EXHAUSTED')
+        return product(t, v)
+    monkeypatch.setattr(tiles, 'product', small)
     k = Tiled(linear, X, batch_size=10)
     with pytest.warns(UserWarning) as w: np.testing.assert_allclose(k@X, X@X.T@X, rtol=1e-12)
     assert [str(a.message).split('halved to ')[1][:6] for a in w] == ['5 rows', '3 rows']
@@ -165,11 +165,11 @@ def test_a_result_is_put_together_where_it_lives(monkeypatch, x2):
     "By NumPy on the host, of which a processor's devices have their memory, by programs elsewhere: the same bits"
     both = lambda x1, x2, get=None: {n: linear(x1, x2)**i for i, n in enumerate('ab', 1)}
     host, cpu = (batch(both, 4, 0, store_on_device=on)(X, x2) for on in (False, True))
-    calls, write = [], tiles._write
-    monkeypatch.setattr(tiles, '_write', lambda *args: calls.append(args[4]) or write(*args))
+    calls, write = [], tiles._placed
+    monkeypatch.setattr(tiles, '_placed', lambda *args: calls.append(args[2:4]) or write(*args))
     monkeypatch.setattr(jax, 'default_backend', lambda: 'other')
     other = batch(both, 4, 0)(X, x2)
-    assert calls and min(calls)[0] < 4 # what stands out over the edge is cropped
+    assert (6, 6 if x2 is None else 3) in calls # the last tile ends where the examples do
     for n in 'ab':
         assert type(host[n]) is np.ndarray and isinstance(cpu[n], jax.Array) and isinstance(other[n], jax.Array)
         assert (host[n] == cpu[n]).all() and (host[n] == other[n]).all()
@@ -186,15 +186,14 @@ def test_a_result_on_the_device_is_its_own():
 
 
 def test_few_entries_are_computed_as_one():
-    "But not where tiles depend on their examples, have positions, or get further arguments; and where memory is short, fewer"
-    columns = lambda net, x, size, **kwargs: dc.replace(tiling(1), kernel_fn=net.kernel_fn, x1=x, x2=x, size=size, kwargs=kwargs).columns()
+    "But not where inputs have positions, or with further arguments; and where memory is short, fewer"
+    shape = lambda net, x, size, **kwargs: tiles.tile_shape(dc.replace(tiling(1), kernel_fn=net.kernel_fn, x1=x, x2=x, size=size, kwargs=kwargs))
     x, image = np.zeros((4000, 3), 'f4'), np.zeros((4000, 4, 3), 'f4')
-    assert columns(NET, x, 500) == 2000 and columns(NET, x, 50) == 200 and columns(NET, x, 2000) == 2000 and columns(NET, x, 0) == 0
-    assert columns(NET, image, 500) == 500 and columns(NET, x, 500, mask_constant=0.) == 500
-    assert columns(stax.serial(stax.Dense(1), stax.Dropout(.5), stax.Relu()), x, 500) == 500
-    sizes = [columns(NET, x, n)*n for n in (1000, 500, 250, 125, 63)]
+    assert shape(NET, x, 500) == (500, 2000) and shape(NET, x, 50) == (50, 200) and shape(NET, x, 2000) == (2000, 2000) and shape(NET, x, 0) == (4000, 4000)
+    assert shape(NET, image, 500) == (500, 500) and shape(NET, x, 500, mask_constant=0.) == (500, 500)
+    sizes = [math.prod(shape(NET, x, n)) for n in (1000, 500, 250, 125, 50)]
     assert sizes == sorted(sizes, reverse=True)
-    assert dc.replace(tiling(4000), size=500).columns() == 500
+    assert tiles.tile_shape(dc.replace(tiling(4000), size=500)) == (500, 500)
 
 
 def test_only_the_first_process_shows_a_bar(monkeypatch):
