@@ -47,8 +47,8 @@ def settled(x, f=_itself):
 
 # %% ../nbs/00b_machine.ipynb #50925093
 def even(n, size):
-    "Rows of equal tiles of at most `size` rows that cover `n` rows"
-    return ceil(n/ceil(n/size))
+    "Rows of equal tiles of at most `size` rows that cover `n` rows; of one tile if `size` is 0"
+    return ceil(n/ceil(n/size)) if size and n else n
 
 def corners(n, size):
     "Where tiles of `size` examples start that cover `n`; the last one ends with the examples"

@@ -127,10 +127,40 @@ def test_errors():
     with pytest.raises(ValueError, match='implementation'): mc(2, implementation='best')
 
 
+TWO_DEVICES = """
+import sys; sys.path.insert(0, 'tests')
+import jax; jax.config.update('jax_enable_x64', True)
+from jax.sharding import NamedSharding, PartitionSpec as P
+from test_montecarlo import *
+from neural_tangents_nb.tiles import Tiled, batch
+
+k, one = mc(2)(X2, X1, 'nngp'), mc(2, device_count=0)                               # all devices by default
+assert len(k.sharding.device_set) == 2
+close(k, one(X2, X1, 'nngp'))
+close(mc(2)(X1, X2, 'nngp'), one(X1, X2, 'nngp'))                                   # five rows, which two devices cannot share
+same = mc(2)(X2, None, 'ntk')
+close(same, one(X2, None, 'ntk'))
+same[0], same @ same.T, same[jnp.triu_indices(4)], jnp.linalg.cholesky(same + jnp.eye(4))
+close(mc(2, batch_size=2)(X2, None, 'ntk'), same)
+close(mc(2, implementation=3, vmap_axes=0)(X2, None, 'ntk'), same)
+
+def linear(a, b, get=None): return a @ (a if b is None else b).T
+
+# Inputs that a user has shared out, along rows or channels, over axes that JAX makes explicit by default
+for shape, spec in (((4, 2), P('rows')), ((4, 2), P(None, 'rows'))):
+    x = jax.random.normal(KEY, shape)
+    shared = jax.device_put(x, NamedSharding(jax.make_mesh((2,), ('rows',)), spec))
+    for b in (batch(linear, 2), batch(linear, 2, 0), batch(linear, 3, store_on_device=False)):
+        close(np.asarray(b(shared, None)), np.asarray(x @ x.T))
+        close(np.asarray(b(x, shared)), np.asarray(x @ x.T))
+    close(np.asarray(Tiled(linear, shared) @ x), np.asarray(x @ (x.T @ x)))
+    params = lambda n: (lambda key, s: (s, jax.random.normal(key, (n, 2))))
+    k = monte_carlo_kernel_fn(params(2), lambda p, x: x @ p, KEY, 2)
+    close(np.asarray(k(shared, None, 'ntk')), np.asarray(k(x, None, 'ntk')))
+"""
+
+
 def test_two_devices():
-    code = ('import sys; sys.path.insert(0, "tests"); import jax; jax.config.update("jax_enable_x64", True); from test_montecarlo import *;'
-            'k = mc(2, device_count=2)(X2, X1, "nngp"); assert len(k.sharding.device_set) == 2;'
-            'close(k, mc(2, device_count=0)(X2, X1, "nngp")); close(mc(2)(X1, X2, "nngp"), mc(2, device_count=0)(X1, X2, "nngp"))')
     env = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=2', 'JAX_PLATFORMS': 'cpu'}
-    done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, '-c', TWO_DEVICES], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -204,3 +204,31 @@ def test_only_the_first_process_shows_a_bar(monkeypatch):
     assert seen() and not seen(progress=False) and not progress.Bar(1).visible
     monkeypatch.setattr(jax, 'process_index', lambda: 1)
     assert not seen() and seen(progress=True)
+
+
+@pytest.mark.parametrize('size', [4, 'auto'])
+def test_tiles_inside_transformations(size):
+    "Numbers and gradients of `jit`, `grad` and `vmap`, of our kernels and of others, and of constants under `jit`"
+    f, other = batch(NET.kernel_fn, size), lambda a, b=None, get=None: jnp.tanh(linear(a, b))
+    exact = NET.kernel_fn(X, None, 'ntk')
+    np.testing.assert_allclose(jax.jit(f, static_argnums=2)(X, None, 'ntk'), exact, rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(lambda s: s*f(X, None, 'ntk'))(2.), 2*exact, rtol=1e-12)
+    np.testing.assert_allclose(jax.vmap(lambda x: f(x, X[:7], 'ntk'))(np.stack([X, 2*X]))[1], NET.kernel_fn(2*X, X[:7], 'ntk'), rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(lambda x: f(x).ntk)(X), exact, rtol=1e-12)
+    w = np.random.RandomState(3).randn(10, 10)
+    for whole, x2 in ((NET.kernel_fn, X + 1), (other, X + 1), (other, None)):
+        slope = lambda k: jax.grad(lambda x: (w*k(x, x2, 'ntk')).sum())(X)
+        np.testing.assert_allclose(slope(batch(whole, size)), slope(whole), rtol=1e-9, atol=1e-12)
+
+
+def test_a_tile_on_the_diagonal_knows_that_both_batches_are_one():
+    "Under `jit` too, where one program computes all tiles"
+    noisy = lambda a, b, get=None: linear(a, b) + (jnp.eye(len(a)) if b is None else 0.)
+    np.testing.assert_allclose(jax.jit(batch(noisy, 4))(X, None), X@X.T + np.eye(10), rtol=1e-12)
+    np.testing.assert_allclose(batch(noisy, 4, 0)(X, None), X@X.T + np.eye(10), rtol=1e-12)
+
+
+def test_branches_within_branches():
+    net, x = stax.parallel(stax.parallel(stax.Dense(8), stax.Dense(8)), stax.Dense(3)), ((X, X + 1), X + 2)
+    for got, want in zip(*(jax.tree.leaves(k(x, None)) for k in (batch(net.kernel_fn, 4), net.kernel_fn))):
+        np.testing.assert_allclose(got, want, rtol=1e-12)
