@@ -121,7 +121,8 @@ def spread_rows(x1, rest, devices):
     n = jax.tree.leaves(x1)[0].shape[0]
     count = max((d for d in range(1, len(devices) + 1) if n and n % d == 0), default=1)
     if count == 1: return x1, rest
-    mesh = jax.make_mesh((count,), ('rows',), devices=devices[:count])
+    auto = (jax.sharding.AxisType.Auto,) # how products are shared out is left to the compiler
+    mesh = jax.make_mesh((count,), ('rows',), auto, devices=devices[:count])
     put = lambda tree, *names: jax.device_put(tree, jax.NamedSharding(mesh, jax.P(*names)))
     return put(x1, 'rows'), put(rest)
 

@@ -127,10 +127,24 @@ def test_errors():
     with pytest.raises(ValueError, match='implementation'): mc(2, implementation='best')
 
 
+def masked_on_two_devices():
+    "Masked inputs, flattened and through three branches: the kernel of one device, by methods that need and need no Jacobian"
+    from neural_tangents_nb import stax
+    branch = lambda: stax.serial(stax.Dense(5), stax.Abs(), stax.DotGeneral(lhs=-.2), stax.Dense(4))
+    init_fn, apply_fn, _ = stax.serial(stax.Flatten(), stax.FanOut(3), stax.parallel(branch(), branch(), branch()), stax.FanInSum(), stax.Dense(3))
+    x = jax.random.normal(KEY, (4, 2, 3)).at[0, 1].set(10.)
+    for i in (1, 3):
+        kernels = [monte_carlo_kernel_fn(init_fn, stax.unmask_fn(apply_fn), KEY, 2, device_count=d, implementation=i, vmap_axes=0) for d in (-1, 0)]
+        ks = [k(x, None, 'ntk', mask_constant=10.) for k in kernels]
+        close(*ks)
+        close(ks[0] @ ks[0].T, ks[1] @ ks[1].T)
+
+
 def test_two_devices():
     code = ('import sys; sys.path.insert(0, "tests"); import jax; jax.config.update("jax_enable_x64", True); from test_montecarlo import *;'
             'k = mc(2, device_count=2)(X2, X1, "nngp"); assert len(k.sharding.device_set) == 2;'
-            'close(k, mc(2, device_count=0)(X2, X1, "nngp")); close(mc(2)(X1, X2, "nngp"), mc(2, device_count=0)(X1, X2, "nngp"))')
+            'close(k, mc(2, device_count=0)(X2, X1, "nngp")); close(mc(2)(X1, X2, "nngp"), mc(2, device_count=0)(X1, X2, "nngp"));'
+            'masked_on_two_devices()')
     env = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=2', 'JAX_PLATFORMS': 'cpu'}
     done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
