@@ -127,6 +127,19 @@ def test_errors():
     with pytest.raises(ValueError, match='implementation'): mc(2, implementation='best')
 
 
+def masked_on_two_devices():
+    "Masked inputs, flattened and through three branches: the kernel of one device, by methods that need and need no Jacobian"
+    from neural_tangents_nb import stax
+    branch = lambda: stax.serial(stax.Dense(5), stax.Abs(), stax.DotGeneral(lhs=-.2), stax.Dense(4))
+    init_fn, apply_fn, _ = stax.serial(stax.Flatten(), stax.FanOut(3), stax.parallel(branch(), branch(), branch()), stax.FanInSum(), stax.Dense(3))
+    x = jax.random.normal(KEY, (4, 2, 3)).at[0, 1].set(10.)
+    for i in (1, 3):
+        kernels = [monte_carlo_kernel_fn(init_fn, stax.unmask_fn(apply_fn), KEY, 2, device_count=d, implementation=i, vmap_axes=0) for d in (-1, 0)]
+        ks = [k(x, None, 'ntk', mask_constant=10.) for k in kernels]
+        close(*ks)
+        close(ks[0] @ ks[0].T, ks[1] @ ks[1].T)
+
+
 TWO_DEVICES = """
 import sys; sys.path.insert(0, 'tests')
 import jax; jax.config.update('jax_enable_x64', True)
@@ -143,6 +156,8 @@ close(same, one(X2, None, 'ntk'))
 same[0], same @ same.T, same[jnp.triu_indices(4)], jnp.linalg.cholesky(same + jnp.eye(4))
 close(mc(2, batch_size=2)(X2, None, 'ntk'), same)
 close(mc(2, implementation=3, vmap_axes=0)(X2, None, 'ntk'), same)
+
+masked_on_two_devices()
 
 def linear(a, b, get=None): return a @ (a if b is None else b).T
 
