@@ -80,8 +80,10 @@ def tile_of(
 
 def mirrored(tile, paired):
     "The tile of `(x2, x1)` from that of `(x1, x2)`; with `paired`, further axes swap in pairs"
-    rest = [a for i in range(2, tile.ndim, 2) for a in (i+1, i)] if paired else range(2, tile.ndim)
-    return tile.transpose(1, 0, *rest)
+    def one(a):
+        rest = [k for i in range(2, a.ndim, 2) for k in (i+1, i)] if paired else range(2, a.ndim)
+        return a.transpose(1, 0, *rest)
+    return jax.tree.map(one, tile)
 
 def put(out, tile, i, j):
     "The arrays `out` with those of `tile` at `(i, j)`"

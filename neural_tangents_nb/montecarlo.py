@@ -17,7 +17,8 @@ from .empirical import NtkImplementation, empirical_nngp_fn
 from .machine import even
 from .progress import Bar
 from .structured import empirical_ntk_fn
-from .tiles import batch, everywhere, inputs, n_rows, traced
+from .rounds import everywhere
+from .tiles import batch, inputs, n_rows, traced
 
 # %% ../nbs/14a_montecarlo.ipynb #80ef25be
 class Running(NamedTuple):

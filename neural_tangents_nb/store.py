@@ -17,8 +17,9 @@ from fastcore.basics import patch
 from .core import canonical_get, select
 from .machine import even, mirrored
 from .progress import watched
+from .matrix import KernelMatrix, times
 from .tiles import (
-    KernelMatrix, Tiling, auto_size, is_state, paired_of, run, tiling, times, until_it_fits)
+    Tiling, auto_size, is_state, paired_of, run, tiling, until_it_fits)
 
 # %% ../nbs/19_store.ipynb #e661a069
 def _parts(x):

@@ -4,28 +4,26 @@
 
 # %% auto #0
 __all__ = ['WIDE', 'LARGEST', 'SHARE', 'PROGRAMS', 'at_hand', 'rows_of', 'is_state', 'n_rows', 'Tiling', 'split', 'united',
-           'network_of', 'program_of', 'unset', 'blocks_of', 'check_leading', 'mirrors', 'Assembly', 'paired_of',
-           'tile_shape', 'tiles_of', 'run', 'with_ends', 'out_of_memory', 'until_it_fits', 'traced', 'run_traced',
-           'Rounds', 'everywhere', 'gathered', 'in_rounds', 'filled', 'settle', 'run_sharded', 'free_memory', 'probe',
-           'bytes_per_entry', 'pace', 'count_tiles', 'fast_size', 'auto_size', 'check_batching', 'devices_of', 'inputs',
-           'tiling', 'compute', 'batch', 'check_concrete', 'KernelMatrix', 'times', 'Whole', 'product', 'Tiled']
+           'network_of', 'program_of', 'unset', 'blocks_of', 'check_leading', 'Assembly', 'paired_of', 'tile_shape',
+           'tiles_of', 'run', 'with_ends', 'out_of_memory', 'until_it_fits', 'traced', 'run_traced', 'tiles_in_rounds',
+           'run_sharded', 'free_memory', 'probe', 'bytes_per_entry', 'pace', 'count_tiles', 'fast_size', 'auto_size',
+           'check_batching', 'devices_of', 'inputs', 'tiling', 'compute', 'batch']
 
 # %% ../nbs/14_tiles.ipynb #051ab097
 from collections import deque
 from pathlib import Path
 from typing import Any, Callable
-import dataclasses as dc, functools as ft, math, warnings
+import dataclasses as dc, functools as ft, math, re, warnings
 import jax, numpy as np
 from jax import lax, numpy as jnp
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from .core import as_floats, tree_leaves, tree_map, unchecked
 from .cost import speed, work_of
 from .kernel import Kernel
 from .layer import Layer
-from .machine import (
-    corners, even, mirrored, on_cpu, places, put, tiled)
+from .machine import even, mirrored, on_cpu, places, put, tiled
 from .progress import watched
+from .rounds import Rounds, everywhere, gathered, in_rounds, joined
 
 # %% ../nbs/14_tiles.ipynb #40bcf0b7
 def at_hand(a):
@@ -153,12 +151,10 @@ def check_leading(blocks):
             f'{t.shape}; kernels with the batch in `trace_axes` or `diagonal_axes` cannot be '
             'computed in tiles')
 
-def mirrors(tile, paired): return jax.tree.map(lambda t: mirrored(t, paired), tile)
-
 @ft.partial(jax.jit, donate_argnums=0, static_argnums=4)
 def _placed(out, tile, i, j, paired):
     out = put(out, tile, i, j)
-    return out if paired is None else put(out, mirrors(tile, paired), j, i)
+    return out if paired is None else put(out, mirrored(tile, paired), j, i)
 
 class Assembly:
     "Arrays of `shape` and further axes like those of the tile `like`, filled tile by tile"
@@ -224,13 +220,15 @@ def run(t):
     return with_ends(t, out.result()) if is_state(first) else out.result()
 
 # %% ../nbs/14_tiles.ipynb #3696c0c5
-def with_ends(t, blocks, place=lambda a: a):
+def _itself(a): return a
+
+def with_ends(t, blocks, place=_itself):
     "The kernel state with `blocks`; `place` moves what it holds for single examples"
     (n1, n2), one = t.shape, t.tile(0, 0, 1, 1)
     rows = t.tile(0, 0, n1, 1)
     columns = rows if t.symmetric else t.tile(0, 0, 1, n2)
-    sides = zip(*map(jax.tree.leaves, (t.x1, t.x2)))
-    same = t.x2 is None or jnp.stack([jnp.array_equal(a, b) for a, b in sides]).all()
+    equal = map(jnp.array_equal, *map(jax.tree.leaves, (t.x1, t.x2)))
+    same = t.x2 is None or math.prod(equal) > 0
     def whole(one, rows, columns, blocks):
         if not one.diagonal_batch: raise NotImplementedError(
             'batch cannot assemble a Kernel with diagonal_batch=False; '
@@ -274,135 +272,37 @@ def run_traced(t):
     def cross(i, j): return blocks_of(t.part((i, tile[0]), (j, tile[1])).call())
     f = cross if t.x2 is not None else lambda i, j: lax.cond(i == j, own, cross, i, j)
     paired = paired_of(t, first)
-    mirror = None if paired is None else ft.partial(mirrors, paired=paired)
+    mirror = None if paired is None else ft.partial(mirrored, paired=paired)
     out = tiled(jax.checkpoint(f), shape, tile, mirror)
     return with_ends(t, out) if is_state(first) else out
 
 # %% ../nbs/14_tiles.ipynb #cf5e85d1
-@dc.dataclass(frozen=True)
-class Rounds:
-    "Tiles that the devices of `mesh`, which share the rows, compute one each at a time"
-    mesh: Mesh # With the one axis 'rows'
-    tile: tuple # Rows and columns of a tile
-    own: int # Rows of tiles, for each device
-    columns: int # Columns of tiles
-    half: bool # Is the other half of the tiles mirrored?
-    @classmethod
-    def of(cls, t, half):
-        (n1, n2), count = t.shape, len(t.devices)
-        part = math.ceil(n1/count)
-        r = even(part, t.size or part)
-        c = r if half else even(n2, t.size or n2)
-        own = math.ceil(part/r)
-        columns = own*count if half else math.ceil(n2/c)
-        return cls(Mesh(np.array(t.devices), ('rows',)), (r, c), own, columns, half)
-    @property
-    def padded(self): return self.mesh.size*self.own*self.tile[0], self.columns*self.tile[1]
-    def all(self):
-        "Each device computes its row `l` in column `w`, counted from the diagonal if `half`"
-        columns = self.columns//2 + 1 if self.half else self.columns
-        return [(l, w) for w in range(columns) for l in range(self.own)]
-    def place(self, device, l, w):
-        "Row and column of tiles of a device's tile"
-        i = device*self.own + l
-        return i, (i + w) % self.columns if self.half else w
-    def twice(self, w):
-        "Do tiles of column `w` count for their mirror images? (half way around both are computed)"
-        return self.half & (0 < w) & (2*w != self.columns)
-    def each(self, f, l, w, own, *shared):
-        "`f(place, own, *shared)` on all devices, each with its rows of `own` and all of `shared`"
-        def local(l, w, *args):
-            return f((l, w, *self.place(lax.axis_index('rows'), l, w)), *args)
-        specs = (P(), P(), P('rows'), *[P()]*len(shared))
-        return jax.shard_map(local, mesh=self.mesh, in_specs=specs, out_specs=P('rows'),
-                             check_vma=False)(l, w, own, *shared)
+def _on_device(static, same, arrays, rows, columns):
+    kernel_fn, rest = static
+    t = Tiling(kernel_fn, kernel_fn, *united(arrays, rest))
+    return blocks_of(t.part(rows, None if same else columns).call())
 
-# %% ../nbs/14_tiles.ipynb #b5c5e77e
-def everywhere(mesh, tree, spec=P()):
-    "`tree`, which all processes have, with its arrays on all devices of `mesh`"
-    at = NamedSharding(mesh, spec)
-    if jax.process_count() == 1: return jax.device_put(tree, at)
-    make = lambda a: jax.make_array_from_callback(np.shape(a), at, lambda i: np.asarray(a)[i])
-    there = lambda a: isinstance(a, jax.Array) and a.sharding == at
-    return jax.tree.map(lambda a: a if there(a) else make(a), tree)
-
-def gathered(tree):
-    "Arrays that devices share, in the host's memory, of every process"
-    here = lambda a: not isinstance(a, jax.Array) or a.is_fully_addressable
-    one = lambda a: np.asarray(a) if here(a) else multihost_utils.process_allgather(a, tiled=True)
-    return jax.tree.map(one, tree)
-
-@ft.lru_cache(maxsize=64)
-def _round(rounds, kernel_fn, rest, same):
-    "`tiles(l, w, arrays)`: a tile on each device; with `same` both batches of it are one"
-    def one(place, _, arrays):
-        x1, x2, args, kwargs, pairs = united(arrays, rest)
-        t = Tiling(kernel_fn, kernel_fn, x1, x2, args, kwargs, pairs)
-        rows, columns = ((at*n, n) for at, n in zip(place[2:], rounds.tile))
-        return blocks_of(t.part(rows, None if same else columns).call())
-    return jax.jit(lambda l, w, arrays: rounds.each(one, l, w, (), arrays))
-
-def in_rounds(t, rounds, take):
-    "Compute all tiles of `t`; `take(tiles, l, w)` gets those of each round"
+def tiles_in_rounds(t, rounds):
+    "`(l, w, tiles)` of each round"
+    def fill(x, n):
+        rows = lambda a: np.minimum(np.arange(n), len(a) - 1)
+        return jax.tree.map(lambda a: a if n == len(a) else at_hand(a)[rows(a)], x)
     n1, n2 = rounds.padded
-    fill = lambda x, n: jax.tree.map(lambda a: filled(a, n), x)
     x2 = None if rounds.half else fill(t.x1 if t.x2 is None else t.x2, n2)
     pairs = {k: (fill(a, n1), fill(b, n2)) for k, (a, b) in t.pairs.items()}
     arrays, rest = split((fill(t.x1, n1), x2, t.args, t.kwargs, pairs))
-    arrays = everywhere(rounds.mesh, arrays)
-    for l, w in watched(rounds.all(), progress=t.progress):
-        l, w, same = np.int32(l), np.int32(w), rounds.half and w == 0
-        take(_round(rounds, t.kernel_fn, rest, same)(l, w, arrays), l, w)
-
-def filled(a, n):
-    "`a` with copies of the last row up to `n` rows"
-    return a if n == len(a) else at_hand(a)[np.minimum(np.arange(n), len(a) - 1)]
-
-# %% ../nbs/14_tiles.ipynb #b0b82e63
-@ft.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
-def _write(rounds, shift, paired, out, tiles, l, w):
-    "`out` with `tiles` and, unless `shift` is None, the mirror images of those `shift` devices on"
-    def local(place, own):
-        (out, tile), (l, w, i, j), (r, c) = own, place, rounds.tile
-        out = put(out, tile, l*r, j*c)
-        if shift is None: return out
-        to = [(p, (p + shift) % rounds.mesh.size) for p in range(rounds.mesh.size)]
-        theirs = jax.tree.map(lambda a: lax.ppermute(a, 'rows', to), mirrors(tile, paired))
-        at = (l + w) % rounds.own, (i - shift*rounds.own) % rounds.columns
-        return put(out, theirs, at[0]*r, at[1]*c)
-    return rounds.each(local, l, w, (out, tiles))
-
-def settle(tree):
-    "Wait for `tree` where devices share the threads of one processor"
-    # There a device that waits in an exchange would hold what another needs to compute.
-    if any(d.platform == 'cpu' for d in jax.local_devices()): jax.block_until_ready(tree)
-
-@ft.lru_cache(maxsize=64)
-def _cropped(n1, n2, at):
-    return jax.jit(lambda out: jax.tree.map(lambda a: a[:n1, :n2], out), out_shardings=at)
+    return in_rounds(rounds, _on_device, (t.kernel_fn, rest), arrays, t.progress)
 
 def run_sharded(t):
     "All tiles of `t`, joined, their rows shared by its devices"
     first = jax.eval_shape(lambda: t.tile(0, 0, 1, 1))
     like, paired = jax.eval_shape(blocks_of, first), paired_of(t, first)
     check_leading(like)
-    rounds = Rounds.of(t, paired is not None)
-    rows = NamedSharding(rounds.mesh, P('rows'))
-    zeros = lambda b: jnp.zeros(rounds.padded + b.shape[2:], b.dtype)
-    out = jax.jit(lambda: jax.tree.map(zeros, like), out_shardings=rows)()
-    def write(tiles, l, w):
-        nonlocal out
-        shift = int(l + w)//rounds.own if rounds.twice(w) else None
-        if shift is not None: settle((out, tiles))
-        out = _write(rounds, shift, paired, out, tiles, l, w)
-        if shift is not None: settle(out)
-    in_rounds(t, rounds, write)
-    jax.block_until_ready(out) # now it is known whether all fitted into memory
-    at = rows if t.shape[0] % rounds.mesh.size == 0 else NamedSharding(rounds.mesh, P())
-    if at != rows or rounds.padded != t.shape: out = _cropped(*t.shape, at)(out)
+    rounds = Rounds.of(t.devices, t.shape, t.size, paired is not None)
+    out = joined(rounds, tiles_in_rounds(t, rounds), like, t.shape, paired)
     if not t.on_device: out = gathered(out)
-    place = ft.partial(everywhere, rounds.mesh) if t.on_device else lambda a: a
-    return with_ends(t, out, place) if is_state(first) else out
+    if not is_state(first): return out
+    return with_ends(t, out, (lambda a: everywhere(rounds.mesh, a)) if t.on_device else _itself)
 
 # %% ../nbs/14_tiles.ipynb #4f1c042c
 LARGEST = 1024 # Rows of a tile beyond which nothing is gained
@@ -411,12 +311,11 @@ PROGRAMS = 80 # What a tile takes besides, in starts of a small program: cutting
 
 def free_memory(device):
     "Bytes free on `device`; for a CPU those of the host"
-    stats = device.memory_stats() if device.platform != 'cpu' else None
-    if stats and 'bytes_limit' in stats: return stats['bytes_limit'] - stats.get('bytes_in_use', 0)
+    stats = device.memory_stats() or {} # a CPU has none
+    if 'bytes_limit' in stats: return stats['bytes_limit'] - stats.get('bytes_in_use', 0)
     info = Path('/proc/meminfo')
     if not info.exists(): return 2**32
-    lines = info.read_text().splitlines()
-    return 1024*next(int(l.split()[1]) for l in lines if l.startswith('MemAvailable'))
+    return 1024*int(re.search(r'MemAvailable:\s+(\d+)', info.read_text())[1])
 
 def probe(t, n):
     "A tile of `n` rows and columns as a function of arrays, and the shapes of these"
@@ -502,16 +401,14 @@ def inputs(x, name, masked=False):
 def tiling(kernel_fn, x1, x2, args, kwargs, batch_size, devices=(), on_device=True, progress=None,
            program=None):
     "The `Tiling` of a call of `kernel_fn`"
-    names = lambda v: isinstance(v, list) and all(isinstance(g, str) for g in v)
-    hashable = lambda v: tuple(v) if names(v) else v
     masked = kwargs.get('mask_constant') is not None
     x1, x2 = inputs(x1, 'x1', masked), inputs(x2, 'x2', masked)
-    t = Tiling(kernel_fn, program or program_of(kernel_fn), x1, x2, tuple(map(hashable, args)),
-               {}, {}, 0, devices, on_device, progress)
+    t = Tiling(kernel_fn, program or program_of(kernel_fn), x1, x2, args, {}, {}, 0,
+               devices, on_device, progress)
     for n, v in kwargs.items():
         each = isinstance(v, tuple) and len(v) == 2 and all(
             getattr(a, 'ndim', 0) > 0 and a.shape[0] == m for a, m in zip(v, t.shape))
-        (t.pairs if each else t.kwargs)[n] = hashable(v)
+        (t.pairs if each else t.kwargs)[n] = v
     return dc.replace(t, size=auto_size(t) if batch_size == 'auto' else batch_size)
 
 def compute(t):
@@ -544,137 +441,3 @@ def batch(
         return compute(tiling(kernel_fn, x1, x2, args, kwargs, batch_size, devices_of(device_count),
                               store_on_device, progress, program))
     return batched
-
-# %% ../nbs/14_tiles.ipynb #f6ad3489
-def check_concrete(what, *trees):
-    "Raise if `trees` hold tracers of `jit`, `grad` or `vmap`: `what` needs numbers"
-    if traced(*trees): raise TypeError(
-        f'{what} cannot be traced by jit, grad or vmap, since the next step depends on numbers: '
-        'call it outside of these, or, for a kernel that fits into memory, pass an array and '
-        "solver='cholesky'")
-
-class KernelMatrix:
-    "A kernel `(n1, n2)` that need not be in memory: `rows(index)`, `diagonal()`, `matmul(v)`"
-    shape: tuple[int, ...]
-    dtype: Any
-    ndim = 2
-    block = 1024 # Rows at once where a whole matrix is run through
-    def rows(self, index): raise NotImplementedError(f'{type(self).__name__} has no `rows`')
-    def blocks(self):
-        n, b = len(self), self.block
-        return (np.arange(i, min(i + b, n)) for i in range(0, n, b))
-    def matmul(self, v):
-        "The product with `v` `(n2, m)`, of NumPy's float64 as the result"
-        return np.concatenate([times(self.rows(i), v) for i in self.blocks()])
-    def diagonal(self):
-        return jnp.concatenate([self.rows(i)[np.arange(len(i)), i] for i in self.blocks()])
-    def __matmul__(self, v):
-        if np.shape(v)[:1] != (self.shape[1],): raise ValueError(
-            f'a kernel of shape {self.shape} cannot multiply an array of shape {np.shape(v)}')
-        check_concrete('a product with a kernel that is not in memory', v)
-        v = np.asarray(v, np.float64)
-        y = self.matmul(v.reshape(len(v), -1))
-        return jnp.asarray(y.reshape(self.shape[:1] + v.shape[1:]), self.dtype)
-    def __len__(self): return self.shape[0]
-    def __getitem__(self, index):
-        first, *rest = index if isinstance(index, tuple) else (index,)
-        i = np.arange(len(self))[first]
-        out = self.rows(np.atleast_1d(i))
-        return (out if np.ndim(i) else out[0])[(slice(None),)*np.ndim(i) + tuple(rest)]
-    def __array__(self, dtype=None, copy=None):
-        return np.concatenate([np.asarray(self.rows(i), dtype) for i in self.blocks()])
-    def __repr__(self):
-        return f'{type(self).__name__}({" x ".join(map(str, self.shape))}, {np.dtype(self.dtype)})'
-
-@jax.jit
-def _times(k, v): return jnp.matmul(k.astype(v.dtype), v, precision=lax.Precision.HIGHEST)
-
-def times(k, v):
-    "`k@v` of a block `k` of any precision and `v` of NumPy's float64, as is the result"
-    with jax.enable_x64(True): return np.asarray(_times(k, v))
-
-class Whole(KernelMatrix):
-    "A kernel matrix in memory, perhaps with its rows on many devices"
-    def __init__(self, k):
-        check_concrete('a product with a kernel matrix', k)
-        if np.ndim(k) != 2: raise ValueError(
-            f'a kernel matrix has two axes, got an array of shape {np.shape(k)}')
-        self.k, self.shape, self.dtype = jnp.asarray(k), np.shape(k), jnp.result_type(k)
-    def rows(self, index): return self.k[jnp.asarray(index)]
-    def matmul(self, v):
-        if len(self.k.sharding.device_set) == 1: return KernelMatrix.matmul(self, v)
-        with jax.enable_x64(True): return gathered(_times(self.k, v))
-    def diagonal(self): return jnp.diagonal(self.k)
-
-# %% ../nbs/14_tiles.ipynb #e8ac471b
-@ft.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _add(rounds, y, tiles, v, l, w):
-    def local(place, own, v):
-        (y, tile), (_, w, i, j), (r, c) = own, place, rounds.tile
-        def add(y, at, n, new):
-            return lax.dynamic_update_slice_in_dim(y, rows_of(y, at, n) + new, at, 0)
-        y = add(y[0], i*r, r, _times(tile, rows_of(v, j*c, c)))
-        if not rounds.half: return y[None]
-        mirror = lambda y: add(y, j*c, c, _times(tile.T, rows_of(v, i*r, r)))
-        return lax.cond(rounds.twice(w), mirror, lambda y: y, y)[None]
-    return rounds.each(local, l, w, (y, tiles), v)
-
-def product(t, v):
-    "The product with `v` `(n2, m)`, of NumPy's float64, as is the result"
-    rounds = Rounds.of(t, t.x2 is None)
-    n1, n2 = rounds.padded
-    # Below the last example lie copies of it: zeros there keep them out of the sum.
-    v = np.pad(v, ((0, n2 - len(v)), (0, 0)))
-    with jax.enable_x64(True):
-        y = everywhere(rounds.mesh, np.zeros((rounds.mesh.size, n1, v.shape[1])), P('rows'))
-        v = everywhere(rounds.mesh, v)
-    def take(tiles, l, w):
-        nonlocal y
-        with jax.enable_x64(True): y = _add(rounds, y, tiles, v, l, w)
-    in_rounds(t, rounds, take)
-    with jax.enable_x64(True): return gathered(y).sum(0)[:t.shape[0]]
-
-class Tiled(KernelMatrix):
-    "A kernel never formed: each product computes its tiles anew, half of them if `x2` is None"
-    def __init__(self,
-        kernel_fn, # A kernel function `(x1, x2, get, ...)` with results `(n1, n2)`
-        x1, # Inputs
-        x2=None, # Other inputs; None for `x1` again
-        get='ntk', # 'nngp' or 'ntk'
-        batch_size='auto', # Rows and columns of a tile, at most
-        device_count=0, # Devices of every process; -1 for all, 0 for the default one
-        progress=False, # Show a bar for every product? None: where somebody watches
-        **kwargs, # Further arguments of `kernel_fn`
-    ):
-        check_batching(batch_size, device_count)
-        devices = devices_of(device_count) or (jax.local_devices()[0],)
-        t = tiling(kernel_fn, x1, x2, (get,), kwargs, batch_size, devices, progress=progress)
-        # Products use the inputs again and again: they stay on the device.
-        self.tiling = dc.replace(t, x1=jax.tree.map(jnp.asarray, t.x1),
-                                 x2=jax.tree.map(jnp.asarray, t.x2))
-        one = jax.eval_shape(lambda: t.tile(0, 0, 1, 1))
-        if not hasattr(one, 'shape') or len(one.shape) != 2: raise ValueError(
-            f'a kernel matrix needs one kernel of shape (n1, n2), but get={get!r} of one pair of '
-            f'inputs gives {jax.tree.map(jnp.shape, one)}')
-        self.shape, self.dtype = t.shape, one.dtype
-    def matmul(self, v):
-        y, size = until_it_fits(lambda t: product(t, v), self.tiling)
-        if size != self.tiling.size: self.tiling = dc.replace(self.tiling, size=size)
-        return y
-    def rows(self, index):
-        t, index = self.tiling, np.asarray(index)
-        if t.pairs: raise NotImplementedError('rows of a kernel with arguments for each example '
-                                              'are not computed: use batch, or store')
-        some = dc.replace(t, x1=jax.tree.map(lambda a: a[index], t.x1))
-        if t.x2 is not None: return some.call()
-        # Where inputs meet themselves kernels may differ: by dropout, by rounding.
-        k, own = dc.replace(some, x2=t.x1).call(), some.call()
-        return k.at[np.arange(len(index)), index].set(jnp.diagonal(own))
-    def diagonal(self, block=64):
-        t, n, size = self.tiling, len(self), min(block, len(self))
-        if t.x2 is not None: raise ValueError(
-            'a kernel between two different batches has no diagonal')
-        out = np.empty(n, self.dtype)
-        for i in corners(n, size).tolist():
-            out[i:i+size] = jnp.diagonal(t.tile(i, i, size, size))
-        return jnp.asarray(out)

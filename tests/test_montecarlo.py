@@ -145,7 +145,8 @@ import sys; sys.path.insert(0, 'tests')
 import jax; jax.config.update('jax_enable_x64', True)
 from jax.sharding import NamedSharding, PartitionSpec as P
 from test_montecarlo import *
-from neural_tangents_nb.tiles import Tiled, batch
+from neural_tangents_nb.matrix import Tiled
+from neural_tangents_nb.tiles import batch
 
 k, one = mc(2)(X2, X1, 'nngp'), mc(2, device_count=0)                               # all devices by default
 assert len(k.sharding.device_set) == 2

@@ -4,8 +4,9 @@ import dataclasses as dc, math, warnings
 import jax, numpy as np, pytest
 from jax import numpy as jnp
 
-from neural_tangents_nb import stax, tiles
-from neural_tangents_nb.tiles import Tiled, Tiling, batch, count_tiles
+from neural_tangents_nb import matrix, stax, tiles
+from neural_tangents_nb.matrix import Tiled
+from neural_tangents_nb.tiles import Tiling, batch, count_tiles
 
 NET = stax.serial(stax.Dense(1, 1.5, .1), stax.Relu(), stax.Dense(1))
 
@@ -53,7 +54,7 @@ def test_single_precision_is_no_warning():
         batch(stax.serial(stax.Dense(1), stax.Relu()).kernel_fn, 2)(x, None, 'ntk')
 
 @pytest.mark.parametrize('wrong, said', [
-    (lambda: batch(None), 'got NoneType'), (lambda: batch(NET, 2), 'as its attribute `kernel_fn`'), (lambda: tiles.Tiled(NET.kernel_fn, 'x'), '`x1` must be an array'),
+    (lambda: batch(None), 'got NoneType'), (lambda: batch(NET, 2), 'as its attribute `kernel_fn`'), (lambda: Tiled(NET.kernel_fn, 'x'), '`x1` must be an array'),
     (lambda: batch(NET.kernel_fn, 2)(np.ones((3, 2)), 'x'), '`x2` must be an array')])
 def test_what_is_no_kernel_function_and_no_array_is_named(wrong, said):
     with pytest.raises(TypeError, match=said): wrong()
@@ -89,12 +90,12 @@ def test_halving_has_an_end():
 
 
 def test_a_product_remembers_the_tiles_that_fit(monkeypatch):
-    product, sizes = tiles.product, []
+    product, sizes = matrix.product, []
     def small(t, v):
         sizes.append(t.size)
         if t.size > 3: raise RuntimeError('RESOURCE_EXHAUSTED')
         return product(t, v)
-    monkeypatch.setattr(tiles, 'product', small)
+    monkeypatch.setattr(matrix, 'product', small)
     k = Tiled(linear, X, batch_size=10)
     with pytest.warns(UserWarning) as w: np.testing.assert_allclose(k@X, X@X.T@X, rtol=1e-12)
     assert [str(a.message).split('halved to ')[1][:6] for a in w] == ['5 rows', '3 rows']
