@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['WIDE', 'LARGEST', 'SHARE', 'PROGRAMS', 'at_hand', 'rows_of', 'is_state', 'n_rows', 'Tiling', 'split', 'united',
-           'network_of', 'program_of', 'unset', 'blocks_of', 'check_leading', 'Assembly', 'paired_of', 'tile_shape',
-           'tiles_of', 'run', 'with_ends', 'out_of_memory', 'until_it_fits', 'traced', 'run_traced', 'tiles_in_rounds',
-           'run_sharded', 'free_memory', 'probe', 'bytes_per_entry', 'pace', 'count_tiles', 'fast_size', 'auto_size',
-           'check_batching', 'devices_of', 'inputs', 'tiling', 'compute', 'batch']
+           'unset', 'Assembly', 'paired_of', 'tile_shape', 'run', 'until_it_fits', 'traced', 'run_traced',
+           'tiles_in_rounds', 'run_sharded', 'free_memory', 'bytes_per_entry', 'pace', 'count_tiles', 'fast_size',
+           'auto_size', 'check_batching', 'devices_of', 'inputs', 'tiling', 'batch']
 
 # %% ../nbs/14_tiles.ipynb #051ab097
 from collections import deque
@@ -109,17 +108,17 @@ def united(arrays, rest):
     it = iter(arrays)
     return jax.tree.unflatten(rest[0], [next(it) if s is None else s[0] for s in rest[1]])
 
-def network_of(kernel_fn):
+def _network_of(kernel_fn):
     "The network whose method `kernel_fn` is, if it is one of ours"
     owner = getattr(kernel_fn, '__self__', None)
     return owner if isinstance(owner, Layer) else None
 
-def program_of(kernel_fn):
+def _program_of(kernel_fn):
     "What computes a tile: a network, which compiles itself, or the function compiled once"
     if not callable(kernel_fn): raise TypeError(
         f'`kernel_fn` must be a function (x1, x2, get, ...), got {type(kernel_fn).__name__}' +
         '; a network has it as its attribute `kernel_fn`'*hasattr(kernel_fn, 'kernel_fn'))
-    if network_of(kernel_fn) is not None: return unchecked(kernel_fn)
+    if _network_of(kernel_fn) is not None: return unchecked(kernel_fn)
     def f(rest, x1, x2, arrays):
         args, kwargs = united(arrays, rest)
         return kernel_fn(x1, x2, *args, **kwargs)
@@ -136,14 +135,14 @@ def unset(shape, dtype):
     raw = np.empty(n + 64, np.uint8)
     return raw[-raw.ctypes.data % 64:][:n].view(dtype).reshape(shape)
 
-def blocks_of(t):
+def _blocks_of(t):
     "The arrays with both batches as leading axes in a result"
     if not is_state(t): return t
     whole = lambda k, b: jnp.broadcast_to(b, k.nngp.shape)
     both = lambda k: {n: whole(k, b) for n in ('nngp', 'ntk') if (b := getattr(k, n)) is not None}
     return tree_map(both, t)
 
-def check_leading(blocks):
+def _check_leading(blocks):
     "Raise unless all arrays have both batches as leading axes"
     for t in jax.tree.leaves(blocks):
         if t.ndim < 2: raise ValueError(
@@ -181,7 +180,7 @@ def paired_of(t, tile):
     if not t.symmetric: return None
     if is_state(tile): return all(k.full for k in tree_leaves(tile))
     if all(l.ndim == 2 for l in jax.tree.leaves(tile)): return False
-    if network_of(t.kernel_fn) is None: return None
+    if _network_of(t.kernel_fn) is None: return None
     state = dc.replace(t, args=(), kwargs={n: v for n, v in t.kwargs.items() if n != 'get'})
     return all(k.full for k in tree_leaves(jax.eval_shape(lambda: state.tile(0, 0, 1, 1))))
 
@@ -190,11 +189,11 @@ WIDE = 2**20 # Entries up to which tiles are wider than high
 def tile_shape(t):
     "Rows and columns of a tile"
     (n1, n2), size = t.shape, t.size or max(t.shape)
-    plain = network_of(t.kernel_fn) is not None and not (t.symmetric or t.kwargs or t.pairs)
+    plain = _network_of(t.kernel_fn) is not None and not (t.symmetric or t.kwargs or t.pairs)
     vectors = plain and all(np.ndim(x) == 2 for x in tree_leaves((t.x1, t.x2)))
     return even(n1, size), even(n2, max(size, min(4*size, WIDE//size)) if vectors else size)
 
-def tiles_of(t, corners, tile, first):
+def _tiles_of(t, corners, tile, first):
     "`(corner, tile)` for each of `corners`, handed on while the next is computed"
     devices, waiting = t.devices or (None,), deque([(corners[0], first)])
     for n, ij in enumerate(watched(corners[1:], progress=t.progress), 1):
@@ -209,20 +208,20 @@ def run(t):
     "All tiles of `t`, joined"
     tile = tile_shape(t)
     first = t.tile(0, 0, *tile, *t.devices[:1])
-    like, paired = blocks_of(first), paired_of(t, first)
-    check_leading(like)
+    like, paired = _blocks_of(first), paired_of(t, first)
+    _check_leading(like)
     if tile == t.shape: return first if t.on_device else jax.tree.map(np.asarray, first)
     out = Assembly(like, t.shape, t.on_device, paired)
     # Once the first tile is there, it is known whether tiles fit into memory: others ask NumPy.
     if not out.on_host: jax.block_until_ready(first)
-    for ij, new in tiles_of(t, places(t.shape, tile, paired is not None), tile, first):
-        out.put(*ij, blocks_of(new))
-    return with_ends(t, out.result()) if is_state(first) else out.result()
+    for ij, new in _tiles_of(t, places(t.shape, tile, paired is not None), tile, first):
+        out.put(*ij, _blocks_of(new))
+    return _with_ends(t, out.result()) if is_state(first) else out.result()
 
 # %% ../nbs/14_tiles.ipynb #3696c0c5
 def _itself(a): return a
 
-def with_ends(t, blocks, place=_itself):
+def _with_ends(t, blocks, place=_itself):
     "The kernel state with `blocks`; `place` moves what it holds for single examples"
     (n1, n2), one = t.shape, t.tile(0, 0, 1, 1)
     rows = t.tile(0, 0, n1, 1)
@@ -242,7 +241,7 @@ def with_ends(t, blocks, place=_itself):
     return tree_map(whole, one, rows, columns, blocks)
 
 # %% ../nbs/14_tiles.ipynb #c48579a2
-def out_of_memory(e):
+def _out_of_memory(e):
     "Does the exception `e` say that the memory of device or host did not suffice?"
     return isinstance(e, MemoryError) or 'RESOURCE_EXHAUSTED' in str(e)
 
@@ -252,7 +251,7 @@ def until_it_fits(run, t, level=3):
     while True:
         try: return run(dc.replace(t, size=size)), size
         except Exception as e:
-            if size < 2 or not out_of_memory(e): raise
+            if size < 2 or not _out_of_memory(e): raise
             size = -(-size//2)
             warnings.warn(f'out of memory: tiles are halved to {size} rows; '
                           f'pass batch_size={size} to begin there', stacklevel=level)
@@ -267,20 +266,20 @@ def run_traced(t):
     shape, tile = t.shape, tile_shape(t)
     if is_state(t.x1) or tile == shape: return t.call()
     first = jax.eval_shape(lambda: t.tile(0, 0, 1, 1))
-    check_leading(jax.eval_shape(blocks_of, first))
-    def own(i, j): return blocks_of(t.part((i, tile[0])).call())
-    def cross(i, j): return blocks_of(t.part((i, tile[0]), (j, tile[1])).call())
+    _check_leading(jax.eval_shape(_blocks_of, first))
+    def own(i, j): return _blocks_of(t.part((i, tile[0])).call())
+    def cross(i, j): return _blocks_of(t.part((i, tile[0]), (j, tile[1])).call())
     f = cross if t.x2 is not None else lambda i, j: lax.cond(i == j, own, cross, i, j)
     paired = paired_of(t, first)
     mirror = None if paired is None else ft.partial(mirrored, paired=paired)
     out = tiled(jax.checkpoint(f), shape, tile, mirror)
-    return with_ends(t, out) if is_state(first) else out
+    return _with_ends(t, out) if is_state(first) else out
 
 # %% ../nbs/14_tiles.ipynb #cf5e85d1
 def _on_device(static, same, arrays, rows, columns):
     kernel_fn, rest = static
     t = Tiling(kernel_fn, kernel_fn, *united(arrays, rest))
-    return blocks_of(t.part(rows, None if same else columns).call())
+    return _blocks_of(t.part(rows, None if same else columns).call())
 
 def tiles_in_rounds(t, rounds):
     "`(l, w, tiles)` of each round"
@@ -296,13 +295,13 @@ def tiles_in_rounds(t, rounds):
 def run_sharded(t):
     "All tiles of `t`, joined, their rows shared by its devices"
     first = jax.eval_shape(lambda: t.tile(0, 0, 1, 1))
-    like, paired = jax.eval_shape(blocks_of, first), paired_of(t, first)
-    check_leading(like)
+    like, paired = jax.eval_shape(_blocks_of, first), paired_of(t, first)
+    _check_leading(like)
     rounds = Rounds.of(t.devices, t.shape, t.size, paired is not None)
     out = joined(rounds, tiles_in_rounds(t, rounds), like, t.shape, paired)
     if not t.on_device: out = gathered(out)
     if not is_state(first): return out
-    return with_ends(t, out, (lambda a: everywhere(rounds.mesh, a)) if t.on_device else _itself)
+    return _with_ends(t, out, (lambda a: everywhere(rounds.mesh, a)) if t.on_device else _itself)
 
 # %% ../nbs/14_tiles.ipynb #4f1c042c
 LARGEST = 1024 # Rows of a tile beyond which nothing is gained
@@ -317,27 +316,27 @@ def free_memory(device):
     if not info.exists(): return 2**32
     return 1024*int(re.search(r'MemAvailable:\s+(\d+)', info.read_text())[1])
 
-def probe(t, n):
+def _probe(t, n):
     "A tile of `n` rows and columns as a function of arrays, and the shapes of these"
     like = lambda a: jax.ShapeDtypeStruct((n, *a.shape[1:]), jnp.result_type(a))
     x1, x2, pairs = jax.tree.map(like, (t.x1, t.x1 if t.x2 is None else t.x2, t.pairs))
     arrays, rest = split((x1, x2, t.args, t.kwargs | pairs))
     def f(*arrays):
         x1, x2, args, kwargs = united(arrays, rest)
-        return blocks_of(t.kernel_fn(x1, x2, *args, **kwargs))
+        return _blocks_of(t.kernel_fn(x1, x2, *args, **kwargs))
     return f, *arrays
 
 def bytes_per_entry(t, n=8):
     "Memory that a tile takes while it is computed, over its number of entries"
-    f, *arrays = probe(t, n)
+    f, *arrays = _probe(t, n)
     used = jax.jit(f).lower(*arrays).compile().memory_analysis()
     return (used.temp_size_in_bytes + used.output_size_in_bytes)/n**2
 
 def pace(t):
     "Predicted seconds `(c0, c1, c2)` for each tile, for each of its rows, for each of its entries"
-    dtype = jax.tree.leaves(jax.eval_shape(*probe(t, 8)))[0].dtype
+    dtype = jax.tree.leaves(jax.eval_shape(*_probe(t, 8)))[0].dtype
     machine = speed(dtype.name if jnp.issubdtype(dtype, jnp.floating) else 'float32')
-    s, s2 = (machine.seconds(work_of(*probe(t, n))) - machine.call for n in (8, 16))
+    s, s2 = (machine.seconds(work_of(*_probe(t, n))) - machine.call for n in (8, 16))
     entry = max(s2 - 2*s, 0)/128
     return PROGRAMS*machine.call, max(s - 64*entry, 0)/8, entry
 
@@ -403,7 +402,7 @@ def tiling(kernel_fn, x1, x2, args, kwargs, batch_size, devices=(), on_device=Tr
     "The `Tiling` of a call of `kernel_fn`"
     masked = kwargs.get('mask_constant') is not None
     x1, x2 = inputs(x1, 'x1', masked), inputs(x2, 'x2', masked)
-    t = Tiling(kernel_fn, program or program_of(kernel_fn), x1, x2, args, {}, {}, 0,
+    t = Tiling(kernel_fn, program or _program_of(kernel_fn), x1, x2, args, {}, {}, 0,
                devices, on_device, progress)
     for n, v in kwargs.items():
         each = isinstance(v, tuple) and len(v) == 2 and all(
@@ -411,7 +410,7 @@ def tiling(kernel_fn, x1, x2, args, kwargs, batch_size, devices=(), on_device=Tr
         (t.pairs if each else t.kwargs)[n] = v
     return dc.replace(t, size=auto_size(t) if batch_size == 'auto' else batch_size)
 
-def compute(t):
+def _compute(t):
     "All tiles of `t`, joined, where it says"
     state, alone = is_state(t.x1), jax.process_count() == 1
     if traced(t.x1, t.x2, t.args, t.kwargs, t.pairs, lax.full((), 0.)): return run_traced(t)
@@ -435,9 +434,10 @@ def batch(
 ):
     "A function like `kernel_fn` that computes in tiles; half of them when `x2` is None"
     check_batching(batch_size, device_count)
-    program = program_of(kernel_fn)
+    program = _program_of(kernel_fn)
     @ft.wraps(kernel_fn)
     def batched(x1, x2=None, *args, **kwargs):
-        return compute(tiling(kernel_fn, x1, x2, args, kwargs, batch_size, devices_of(device_count),
+        devices = devices_of(device_count)
+        return _compute(tiling(kernel_fn, x1, x2, args, kwargs, batch_size, devices,
                               store_on_device, progress, program))
     return batched
