@@ -92,36 +92,12 @@ def sampler(init_fn, apply_fn, fns, batch_size=0):
         return {name: of(name) for name in names}
     return sample
 
-# %% ../nbs/14a_montecarlo.ipynb #8b550e66
-def _devices(device_count):
-    local = jax.local_devices()
-    if not isinstance(device_count, int) or not -1 <= device_count <= len(local):
-        raise ValueError('`device_count` must be -1 (all), 0 (the default device) or up to '
-                         f'{len(local)}, the devices of this process; '
-                         f'got {device_count!r}.')
-    return local if device_count == -1 else local[:device_count]
-
-def mesh_for(rows, devices):
-    "As many of `devices` as can share `rows` evenly; None for one"
-    count = max((d for d in range(1, len(devices) + 1) if rows and rows % d == 0), default=1)
-    return None if count == 1 else Mesh(np.array(devices[:count]), ('rows',))
-
 # %% ../nbs/14a_montecarlo.ipynb #ed1e3c54
 def _next_stop(n, target, rel_error, visible):
     if rel_error is not None: return min(target, max(8, n + n//4 + 1))
     return min(target, n + max(1, target//100)) if visible else target
 
-# %% ../nbs/14a_montecarlo.ipynb #7c6d1123
-def _static(kwargs):
-    "Keyword arguments that are data, and (hashable) those that are part of the program"
-    data = {k: v for k, v in kwargs.items() if all(hasattr(l, 'dtype') for l in jax.tree.leaves(v))}
-    rest = tuple(sorted((k, v) for k, v in kwargs.items() if k not in data))
-    try: hash(rest)
-    except TypeError as e:
-        raise TypeError('keyword arguments must be arrays or hashable: '
-                        f'{e}; got {dict(rest)}') from e
-    return data, rest
-
+# %% ../nbs/14a_montecarlo.ipynb #39bb506b
 def _advancer(sample):
     "`advance(names, rest, mesh, count, run, data)`: `count` samples more; `run` is a key at first"
     def advance(names, rest, mesh, count, run, data):
@@ -132,21 +108,6 @@ def _advancer(sample):
     # Inside somebody's grad the number of turns must be known: reverse mode needs a finite loop.
     return lambda *args: (advance if traced(args[4:]) else compiled)(*args)
 
-# %% ../nbs/14a_montecarlo.ipynb #a0b14558
-class Estimate(NamedTuple):
-    "A mean over finite networks"
-    mean: Any # An array, a named tuple or a tree of them, as for one network
-    std: Any # The standard error of each of its entries
-
-def _result(run, get, return_std, host):
-    def assemble(ks):
-        if host: ks = jax.device_put(ks, host)
-        pick = lambda *k: select(get, dict(zip(ks, k)).get, 'MonteCarloKernel')
-        return jax.tree.map(pick, *ks.values())
-    mean = assemble(run.mean)
-    return Estimate(mean, assemble(standard_error(run))) if return_std else mean
-
-# %% ../nbs/14a_montecarlo.ipynb #966fd609
 def _estimates(advance, run, counts, rel_error):
     "Advance `run` and yield it at each of `counts`; end where `rel_error` is reached"
     n, reached = 0, False
@@ -165,7 +126,20 @@ def _estimates(advance, run, counts, rel_error):
         warnings.warn(f'`rel_error`={rel_error:.1e} was not reached: {relative_error(run):.1e} '
                       f'after {n} samples; raise `n_samples`.', stacklevel=4)
 
-# %% ../nbs/14a_montecarlo.ipynb #9a831e71
+# %% ../nbs/14a_montecarlo.ipynb #d936ffc0
+def _devices(device_count):
+    local = jax.local_devices()
+    if not isinstance(device_count, int) or not -1 <= device_count <= len(local):
+        raise ValueError('`device_count` must be -1 (all), 0 (the default device) or up to '
+                         f'{len(local)}, the devices of this process; '
+                         f'got {device_count!r}.')
+    return local if device_count == -1 else local[:device_count]
+
+def mesh_for(rows, devices):
+    "As many of `devices` as can share `rows` evenly; None for one"
+    count = max((d for d in range(1, len(devices) + 1) if rows and rows % d == 0), default=1)
+    return None if count == 1 else Mesh(np.array(devices[:count]), ('rows',))
+
 def _check_blocks(batch_size, trace_axes, diagonal_axes):
     if not isinstance(batch_size, int) or batch_size < 0:
         raise ValueError('`batch_size` must be an integer >= 0 (0: everything at once), got '
@@ -182,6 +156,29 @@ def _names(get):
     if bad := set(names) - {'nngp', 'ntk'}:
         raise ValueError(f"`get` must name 'nngp' or 'ntk', got {sorted(bad)}.")
     return get, names
+
+def _static(kwargs):
+    "Keyword arguments that are data, and (hashable) those that are part of the program"
+    data = {k: v for k, v in kwargs.items() if all(hasattr(l, 'dtype') for l in jax.tree.leaves(v))}
+    rest = tuple(sorted((k, v) for k, v in kwargs.items() if k not in data))
+    try: hash(rest)
+    except TypeError as e:
+        raise TypeError('keyword arguments must be arrays or hashable: '
+                        f'{e}; got {dict(rest)}') from e
+    return data, rest
+
+class Estimate(NamedTuple):
+    "A mean over finite networks"
+    mean: Any # An array, a named tuple or a tree of them, as for one network
+    std: Any # The standard error of each of its entries
+
+def _result(run, get, return_std, host):
+    def assemble(ks):
+        if host: ks = jax.device_put(ks, host)
+        pick = lambda *k: select(get, dict(zip(ks, k)).get, 'MonteCarloKernel')
+        return jax.tree.map(pick, *ks.values())
+    mean = assemble(run.mean)
+    return Estimate(mean, assemble(standard_error(run))) if return_std else mean
 
 # %% ../nbs/14a_montecarlo.ipynb #31cd6863
 def monte_carlo_kernel_fn(
