@@ -20,7 +20,8 @@ from .machine import apart
 from .solvers import (
     Cholesky, Eigh, at_once, check_for_ever, check_solver, concrete, iterative,
     diagonal, hosted, noise, phi, precise, rank)
-from .tiles import KernelMatrix, Tiled, Whole, at_hand
+from .matrix import KernelMatrix, Tiled, Whole
+from .tiles import at_hand
 if TYPE_CHECKING: from jaxtyping import Float, Int
 else: from typing import Annotated as Float, Annotated as Int # who runs this needs no jaxtyping
 

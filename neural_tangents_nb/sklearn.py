@@ -30,7 +30,8 @@ from .combinators import FanInSum, FanOut, Identity, parallel
 from .layer import Dense, Layer, as_layer, serial
 from .predict import Marginals, class_probabilities
 from .solvers import CG
-from .tiles import KernelMatrix, Tiled, batch
+from .matrix import KernelMatrix, Tiled
+from .tiles import batch
 if TYPE_CHECKING: from jaxtyping import Float, Int, Shaped
 else: from typing import Annotated as Float, Annotated as Int, Annotated as Shaped
 

@@ -317,3 +317,23 @@ def test_equinox():
     linear = eqx.nn.Linear(4, 2, key=jax.random.key(0))
     g, p = from_equinox(linear)
     close(g(p, x[:, 0, 0]), jax.vmap(linear)(x[:, 0, 0]))
+
+
+def largest(jaxpr):
+    "The number of entries of the largest array in a program"
+    from neural_tangents_nb.empirical import inside
+    return max([v.aval.size for e in jaxpr.eqns for v in e.outvars] + [largest(j) for e in jaxpr.eqns for j in inside(e)])
+
+
+def test_no_product_of_all_parameters_with_all():
+    "Not by forward mode, and an error of another origin does not lead to it"
+    w, = draws(2, (40, 50))
+    loop = lambda p, x: jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.tanh(c[1])), (0, x @ p))[1].sum(1, keepdims=True)
+    x, = draws(3, (2, 40))
+    close(ntk(loop, 1)(x, x, w), ntk(lambda p, x: jnp.tanh(jnp.tanh(jnp.tanh(x @ p))).sum(1, keepdims=True), 1)(x, x, w))
+    assert largest(jax.make_jaxpr(ntk(loop, 1))(x, x, w).jaxpr) <= 4*w.size  # the Jacobians, not 2000 by 2000
+    @jax.custom_vjp
+    def broken(x): return x
+    def backward(_, g): raise TypeError('no product')
+    broken.defvjp(lambda x: (x, None), backward)
+    with pytest.raises(TypeError, match='no product'): ntk(lambda p, x: broken(x @ p), 1)(x, x, w)
