@@ -17,7 +17,7 @@ import jax, numpy as np
 from jax import numpy as jnp
 from jax.flatten_util import ravel_pytree
 from .core import canonical_get, select
-from .machine import held, on_cpu
+from .machine import held, long_dot, on_cpu
 from .programs import contains, meets, program, tally
 if TYPE_CHECKING: from jaxtyping import Float
 else: from typing import Annotated as Float # who runs this needs no jaxtyping
@@ -102,9 +102,13 @@ def contract(a1, # `(*shape1, *rest)`
              diagonal_axes): # Canonical: kept once
     "`a1 a2^T`: axes beyond `ndim` are summed, the others interleaved, averaged or kept once"
     second, out = labels(ndim, trace_axes, diagonal_axes)
-    rest, traced = range(2*ndim, ndim + a1.ndim), math.prod(a1.shape[i] for i in trace_axes)
-    k = jnp.einsum(a1, [*range(ndim), *rest], a2, [*second, *rest], out)
-    return k/max(traced, 1)
+    kept = [i for i in range(ndim) if i not in trace_axes]
+    # What is summed becomes one long axis, which a CPU takes in slices that its cache holds.
+    long, traced = 2*ndim, math.prod(a1.shape[i] for i in trace_axes)
+    flat = lambda a: jnp.moveaxis(a, trace_axes, range(len(kept), ndim)).reshape(
+        *(a.shape[i] for i in kept), traced*math.prod(a.shape[ndim:]))
+    dot = lambda a, b: jnp.einsum(a, [*kept, long], b, [*(second[i] for i in kept), long], out)
+    return long_dot(dot, flat(a1), flat(a2))/max(traced, 1)
 
 # %% ../nbs/11_empirical.ipynb #9e072ad0
 def _is_key(k):
@@ -228,9 +232,8 @@ def push(f, params, v):
 def _a_few(g, xs, n, unroll):
     "`g` of each row of `xs`, `n` at a time"
     if n >= len(xs): return jax.vmap(g)(xs)
-    parts = jnp.pad(xs, [(0, -len(xs) % n), (0, 0)]).reshape(-1, n, xs.shape[1])
-    ys = jax.lax.scan(lambda _, x: (None, jax.vmap(g)(x)), None, parts, unroll=unroll)[1]
-    return ys.reshape(-1, *ys.shape[2:])[:len(xs)]
+    if not unroll: return jax.lax.map(g, xs, batch_size=n)
+    return jnp.concatenate([jax.vmap(g)(xs[i:i + n]) for i in range(0, len(xs), n)])
 
 def ntk_vector_products(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1)):
     "The NTK column by column, each a backward pass through `f2` and a forward pass through `f1`"
@@ -322,8 +325,8 @@ METHODS = {NtkImplementation.JACOBIAN_CONTRACTION: jacobian_contraction,
 def methods_of(implementation): # An `NtkImplementation`, its number or its name
     "`{NtkImplementation: method}`: the one that `implementation` stands for, or all"
     try:
-        named = isinstance(implementation, str)
-        i = NtkImplementation[implementation.upper()] if named else NtkImplementation(implementation)
+        named = NtkImplementation.__members__.get(str(implementation).upper(), implementation)
+        i = NtkImplementation(named)
         return {i: METHODS[i]} if i else METHODS
     except (KeyError, ValueError):
         raise ValueError('`implementation` must be one of '
@@ -529,13 +532,10 @@ def leading_eigenpairs(matvecs, start, tol, max_blocks):
     theta = LinearOperator((n, n), product, matmat=product, dtype=dtype)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning) # who calls looks at the residuals
-        if n < 5*k: values, u = np.linalg.eigh(product(np.eye(n, dtype=dtype)))
-        else: values, u = lobpcg(theta, np.linalg.qr(q)[0], maxiter=max_blocks,
-                                 tol=tol*np.linalg.norm(q, 2))
-    order = np.argsort(values)[::-1][:k]
-    values, u = values[order].astype(dtype), u[:, order].astype(dtype)
-    norms = np.linalg.norm(product(u) - u*values, axis=0)
-    return tuple(map(jnp.asarray, (values, u, norms)))
+        values, u = lobpcg(theta, q, maxiter=max_blocks, tol=tol*np.linalg.norm(q, 2))
+    order = np.argsort(values)[::-1]
+    values, u = jnp.asarray(values[order], dtype), jnp.asarray(u[:, order], dtype)
+    return values, u, jnp.linalg.norm(matvecs(u) - u*values, axis=0)
 
 def empirical_ntk_eigenpairs(
     f: Callable, # `f(params, x, **kwargs)`, any pytrees
@@ -605,7 +605,7 @@ def gradient_flow_params(f: Callable, # `f(params, x, **kwargs)`, one array of o
                          x, # Training inputs
                          y, # Targets, like `f(params, x)`
                          learning_rate=1., # Steps of gradient descent per unit of time
-                         ntk_fn=None, # The NTK with `trace_axes=()`; default: by the method of least work
+                         ntk_fn=None, # The NTK with `trace_axes=()`; by default of least work
                          **kwargs): # Passed to `f`
     "`params_fn(t)`: the linearized network trained until `t` (any shape, `None`: the end)"
     f0, pull = jax.vjp(lambda p: f(p, x, **kwargs), params)

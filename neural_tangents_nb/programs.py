@@ -122,7 +122,8 @@ _SLOW = frozenset(
 _FREE = frozenset(
     'broadcast_in_dim reshape squeeze slice pad convert_element_type bitcast_convert_type iota '
     'copy stop_gradient split'.split())
-_MOVES = frozenset('transpose concatenate gather scatter scatter-add dynamic_slice rev sort'.split())
+_MOVES = frozenset(
+    'transpose concatenate gather scatter scatter-add dynamic_slice rev sort'.split())
 
 def _size(v): return math.prod(getattr(v.aval, 'shape', ()))
 def size_in_bytes(vs):

@@ -73,8 +73,9 @@ def unlift(weight, k, leaf):
 Form = namedtuple('Form', 'key x split join rows')
 Form.__doc__ = """The layout of one use of a weight.
 
-`x(vals)` is `[B,F,C]`, or one number `[1,1,1]` for all of F; `split(g)` is `[B,F,J]`; `join(k)` takes
-`[B,C,J]` to the shape of the weight; `key` names this layout; `rows` are the axes of y that F counts."""
+`x(vals)` is `[B,F,C]`, or one number `[1,1,1]` for all of F; `split(g)` is `[B,F,J]`; `join(k)`
+takes `[B,C,J]` to the shape of the weight; `key` names this layout; `rows` are the axes of y that F
+counts, `None` if it counts parts of them."""
 
 _FORMS = {} # primitive name -> rule(eqn, operand, shapes, y_shape, weight) -> Form or None
 
@@ -268,7 +269,8 @@ def _gather(eqn, ms):
     "An axis of which every slice is whole"
     k, d, s = ms[0], eqn.params['dimension_numbers'], eqn.invars[0].aval.shape
     gone = {*d.collapsed_slice_dims, *d.operand_batching_dims}
-    if k is None or ms[1] is not None or k in gone or eqn.params['slice_sizes'][k] != s[k]: return [BAD]
+    if k is None or ms[1] is not None or k in gone: return [BAD]
+    if eqn.params['slice_sizes'][k] != s[k]: return [BAD]
     return [d.offset_dims[sum(a not in gone for a in range(k))]]
 
 _MARKS |= dict(dot_general=_dot, conv_general_dilated=_conv, gather=_gather)
@@ -308,8 +310,8 @@ def _backwards(eqn, ms, out):
 # %% ../nbs/12_structured.ipynb #12e68e9c
 Fact = namedtuple('Fact', 'taint mark', defaults=(None, None))
 Use = namedtuple('Use', 'eqn weight form row')
-Use.__doc__ = ("An equation, the weight it uses, the form of this use, and which of `form.rows` counts "
-               "examples (`None` if examples do not share a backward pass)")
+Use.__doc__ = ("An equation, the weight it uses, the form of this use, and which of `form.rows` "
+               "counts examples (`None` if examples do not share a backward pass)")
 Plan = namedtuple('Plan', 'jaxpr consts out uses loose batch')
 Plan.__doc__ = ("A flat program, its output, the uses of its weights, loose leaves, and the output "
                 "axis proved to be a batch")
