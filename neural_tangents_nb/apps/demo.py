@@ -35,6 +35,9 @@ class Task(NamedTuple):
     def real(self): return self.y_train.dtype.kind == 'f'
     @property
     def classes(self): return np.unique(self.y_train)
+    def number(self, y):
+        "Labels as their places in `classes`"
+        return np.searchsorted(self.classes, y)
     def first(self, n):
         "The task with the first `n` training examples"
         return self._replace(x_train=self.x_train[:n], y_train=self.y_train[:n])
@@ -171,15 +174,15 @@ def support_vectors(task):
 
 def gaussian_process(task):
     "The answer of GaussianProcessRegressor, for classes on centred one-hot targets"
-    from sklearn.gaussian_process import GaussianProcessRegressor, kernels
-    x, q = task.x_train, len(task.classes)
-    y = task.y_train if task.real else np.eye(q)[np.searchsorted(task.classes, task.y_train)] - 1/q
+    from sklearn.gaussian_process import GaussianProcessRegressor as GP, kernels
+    x, y = task.x_train, task.y_train
+    if not task.real: y = np.asarray(predict.centred_labels(task.number(y)))
     kernel = kernels.ConstantKernel()*kernels.RBF(x.shape[1]**.5) + kernels.WhiteKernel(.1)
-    options: dict[str, Any] = dict(normalize_y=task.real, n_restarts_optimizer=2, random_state=0)
+    few = GP(kernel, normalize_y=task.real, n_restarts_optimizer=2, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore') # about bounds of parameters: the baseline's business
-        few = GaussianProcessRegressor(kernel, **options).fit(x[:300], y[:300])
-        fit = GaussianProcessRegressor(few.kernel_, optimizer=None, normalize_y=task.real).fit(x, y)
+        kernel = few.fit(x[:300], y[:300]).kernel_
+    fit = GP(kernel, optimizer=None, normalize_y=task.real).fit(x, y)
     mean, std = (a.reshape(len(a), -1) for a in fit.predict(task.x_test, return_std=True))
     if task.real: return mean, std
     return np.asarray(predict.class_probabilities(predict.Marginals(mean, std[:, 0]**2)))
@@ -205,9 +208,8 @@ def methods(task) -> dict:
 def scores(task, answer) -> dict:
     "Scores on the test set by name; None where a method has none"
     if not task.real:
-        y = np.searchsorted(task.classes, task.y_test)
-        return {f.__name__.replace('calibration_error', 'ece'): float(f(answer, y))
-                for f in (predict.accuracy, predict.nll, predict.calibration_error)}
+        how = dict(accuracy=predict.accuracy, nll=predict.nll, ece=predict.calibration_error)
+        return {name: float(f(answer, task.number(task.y_test))) for name, f in how.items()}
     (mean, std), y = answer, task.y_test
     nll = None if std is None else -float(norm.logpdf(y, mean, std).sum(1).mean())
     return dict(rmse=float(np.sqrt(np.mean((mean - y)**2))), nll=nll)
@@ -263,15 +265,13 @@ def curves(rows, axes):
 def kernels(task, axes):
     "NNGP and NTK of 300 training examples as correlations"
     k = fully_connected().kernel_fn(task.x_train[:300], None, ('nngp', 'ntk'))
-    few = not task.real and len(task.classes) <= 20
+    labels = task.y_train[:300] if not task.real and len(task.classes) <= 20 else None
     for ax, g in zip(axes, k._fields):
-        viz.kernel_matrix(getattr(k, g), task.y_train[:300] if few else None, ax)
-        ax.set_title(g.upper())
+        viz.kernel_matrix(getattr(k, g), labels, ax).set_title(g.upper())
 
 def calibration(task, answer, axes):
     "Are probabilities, or intervals, right?"
-    y = np.searchsorted(task.classes, task.y_test) if not task.real else None
-    if y is not None: viz.calibration(answer, y, ax=axes[0])
+    if not task.real: viz.calibration(answer, task.number(task.y_test), ax=axes[0])
     else: viz.coverage(*(a[:, 0] for a in (*answer, task.y_test)), ax=axes[0])
 
 def least_certain(task, answer, axes):
@@ -281,15 +281,14 @@ def least_certain(task, answer, axes):
         axes[0].errorbar(range(len(at)), answer[0][at, 0], 2*answer[1][at, 0], fmt='o', capsize=3)
         axes[0].set_xticks(range(len(at)), at)
         return axes[0].set(xlabel='test example', ylabel='mean ± 2 standard deviations')
-    at = np.argsort(answer.max(1), kind='stable')[:len(axes)//2]
-    for top, bottom, i in zip(axes, axes[len(axes)//2:], at):
+    for i, top, bottom in zip(np.argsort(answer.max(1)), *np.reshape(axes, (2, -1))):
         truth = '' if task.y_test is None else f', is {task.y_test[i]}'
         top.set_title(f'test {i}{truth}', fontsize=9)
         if task.shape: top.imshow(task.x_test[i].reshape(task.shape).mean(-1), cmap='gray_r')
+        top.axis('off')
         bottom.bar(range(len(task.classes)), answer[i])
-        bottom.set(ylim=(0, 1), yticks=[])
+        bottom.set(ylim=(0, 1), yticks=[], xticks=[])
         if len(task.classes) <= 10: bottom.set_xticks(range(len(task.classes)), task.classes)
-    for ax in axes[:len(axes)//2]: ax.axis('off')
 
 # %% ../../nbs/apps/30_demo.ipynb #c10e88df
 def posteriors(axes):
