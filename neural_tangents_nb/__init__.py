@@ -11,7 +11,8 @@ from .kernel import Kernel
 from .montecarlo import monte_carlo_kernel_fn
 from .store import open_store, store
 from .structured import empirical_kernel_fn, empirical_ntk_fn, explain_ntk
-from .tiles import Tiled, batch
+from .matrix import Tiled
+from .tiles import batch
 
 
 __all__ = [

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Gaussian', 'Marginals', 'by_solves', 'gp_inference', 'gradient_descent_mse', 'gradient_descent_mse_ensemble',
-           'ODEState', 'gradient_descent', 'max_learning_rate', 'sample', 'log_marginal_likelihood', 'leave_one_out',
-           'check_labels', 'centred_labels', 'class_probabilities', 'accuracy', 'nll', 'calibration_error',
-           'loss_moments', 'Spectrum', 'learning_curve']
+           'ODEState', 'gradient_descent', 'max_learning_rate', 'sample', 'log_marginal_likelihood', 'alike',
+           'leave_one_out', 'check_labels', 'centred_labels', 'class_probabilities', 'accuracy', 'nll',
+           'calibration_error', 'loss_moments', 'Spectrum', 'learning_curve']
 
 # %% ../nbs/16_predict.ipynb #666760d4
 from functools import partial, wraps
@@ -20,7 +20,8 @@ from .machine import apart
 from .solvers import (
     Cholesky, Eigh, at_once, check_for_ever, check_solver, concrete, iterative,
     diagonal, hosted, noise, phi, precise, rank)
-from .tiles import KernelMatrix, Tiled, Whole, at_hand
+from .matrix import KernelMatrix, Tiled, Whole
+from .tiles import at_hand
 if TYPE_CHECKING: from jaxtyping import Float, Int
 else: from typing import Annotated as Float, Annotated as Int # who runs this needs no jaxtyping
 
@@ -961,6 +962,29 @@ def log_marginal_likelihood(
 
 # %% ../nbs/16_predict.ipynb #78c6fb58
 @precise
+def alike(
+    k: 'Float[jax.Array|np.ndarray, "n n"]', # Train kernel
+) -> 'Int[jax.Array|np.ndarray, "n"]':
+    "For each point the first one that is equal to it, for a network of this kernel"
+    v, eps = k.diagonal(), jnp.finfo(k.dtype).eps
+    both = v[:, None] + v[None]
+    near = both - 2*k <= 16*eps**.5*both # some layers' kinks
+    far = k*~near
+    # Where no point is far there is nothing to compare.
+    same = near & (far.any(1)[:, None] | (both - 2*k <= 32*eps*both))
+    size = 256*eps*(far**2).sum(1)**.5 # some layers' roundings
+    for signs in np.random.RandomState(0).choice([-1, 1], (4, len(k))).astype(k.dtype):
+        p = far@signs
+        same = same & (abs(p[:, None] - p[None]) <= size[:, None])
+    return same.argmax(1)
+
+def _alike(lay, k):
+    "`alike` of a flattened kernel: of points, all of whose outputs are equal"
+    n, d = lay.shape[0], lay.d
+    return alike(k.reshape(n, d, n, d).trace(axis1=1, axis2=3))
+
+# %% ../nbs/16_predict.ipynb #dfd574ba
+@precise
 def leave_one_out(
     k_train_train: 'Float[jax.Array|np.ndarray, "n n *d"]|KernelMatrix|Kernel|tuple', # Train kernel
     y_train: 'Float[jax.Array|np.ndarray, "n *outputs"]', # Targets
@@ -968,14 +992,16 @@ def leave_one_out(
     diag_reg_absolute_scale: bool = False, # Is it in units of the kernel? Else of its mean diagonal
     trace_axes=(-1,), # Output axes along which the kernel is the identity
 ) -> Marginals:
-    "The prediction of each train observation from all others, as `Marginals`"
+    """The prediction of each train observation from all that are not at the same point, as
+    `Marginals`"""
     train = _gram(k_train_train, y_train, diag_reg, diag_reg_absolute_scale, trace_axes)
     lay, solver = train.lay, train.solver('nngp')
-    inverse = solver.solve(jnp.eye(len(train.y), dtype=solver.u.dtype))
-    i = jnp.arange(lay.shape[0])
-    blocks = jnp.linalg.inv(inverse.reshape(len(i), lay.d, len(i), lay.d)[i, :, i])
-    mean = train.y - (blocks@(inverse@train.y).reshape(len(i), lay.d, -1)).reshape(train.y.shape)
-    variance = jnp.diagonal(blocks, axis1=1, axis2=2).reshape(len(i), *lay.dims)
+    one = jnp.eye(len(train.y), dtype=solver.u.dtype)
+    inverse = solver.solve(one)
+    point = jnp.repeat(_alike(lay, train.k('nngp')), lay.d)
+    blocks = Cholesky.of(jnp.where(point[:, None] == point[None], inverse, 0))
+    mean = train.y - blocks.solve(inverse@train.y)
+    variance = jnp.diagonal(blocks.solve(one)).reshape(lay.shape[0], *lay.dims)
     return Marginals(lay.unflat(mean), variance)
 
 # %% ../nbs/16_predict.ipynb #7a279ccb
@@ -1017,13 +1043,12 @@ def class_probabilities(
     if m.ndim != v.ndim + 1:
         raise ValueError(f'`prediction` has means {m.shape} and variances {v.shape}: '
                          'outputs must share one kernel, trace_axes=(-1,)')
-    std = jnp.sqrt(jnp.maximum(v, jnp.finfo(m.dtype).eps**2))[..., None, None]
-    z = jnp.arange(-8, 8.1, .2, dtype=m.dtype)
-    apart = jnp.log(1 - jnp.eye(m.shape[-1], dtype=m.dtype)) # log 0 takes the factor k = c out
-    def weighed(zi):
-        logs = jax.scipy.special.log_ndtr(zi + (m[..., :, None] - m[..., None, :])/std)
-        return jnp.exp(jnp.where(apart < 0, 0, logs).sum(-1) - zi**2/2)
-    p = jax.lax.map(weighed, z).sum(0)
+    a = m/jnp.sqrt(jnp.maximum(v, jnp.finfo(m.dtype).eps**2))[..., None]
+    a = a - a.max(-1, keepdims=True)
+    def density(t): # of the largest output at `t`, by which class has it
+        logs = jax.scipy.special.log_ndtr(t - a)
+        return jnp.exp(logs.sum(-1, keepdims=True) - logs - (t - a)**2/2)
+    p = jax.lax.map(density, jnp.arange(-12, 8.1, .2, dtype=m.dtype)).sum(0)
     return p/p.sum(-1, keepdims=True)
 
 # %% ../nbs/16_predict.ipynb #bf23c58e
@@ -1092,11 +1117,14 @@ class Spectrum(NamedTuple):
     "Learning curves from zero outputs, by eigenvalues of the train kernel"
     l: 'Float[jax.Array, "n"]' # Eigenvalues times learning rate over targets: rates per step
     power: 'Float[jax.Array, "n"]' # Square of the targets in each eigenvector, over their number
+    repeats: jax.Array|int = 0 # How many, the first, are zero since points are equal
     def loss(self, t): return (jnp.exp(-2*self.l*jnp.asarray(t)[..., None])*self.power).sum(-1)/2
     def gcv(self, t):
         "Generalized cross-validation of the fit at times `t`"
         left = jnp.exp(-self.l*jnp.asarray(t)[..., None])
-        return (left**2*self.power).sum(-1)/left.mean(-1)**2
+        own = jnp.arange(self.l.shape[-1]) >= self.repeats
+        trained = (left**2*self.power).sum(-1, where=own)/left.mean(-1, where=own)**2
+        return trained + self.power.sum(-1, where=~own)
     def stop(self, times=2000):
         "The time of the least `gcv`, among `times` log-spaced ones over the eigenvalues' range"
         l = jnp.where(self.l > 10*jnp.finfo(self.l.dtype).eps*self.l.max(), self.l, jnp.inf)
@@ -1114,4 +1142,6 @@ def learning_curve(
     train = _gram(k_train_train, y_train, 0., False, trace_axes)
     solver = train.solver('ntk', 0.)
     power = ((solver.v.T@train.y)**2).sum(1)/train.y.size
-    return Spectrum(learning_rate*jnp.maximum(solver.l, 0)/train.y.size, power)
+    point = _alike(train.lay, train.k('ntk'))
+    repeats = train.lay.d*(point != jnp.arange(len(point))).sum()
+    return Spectrum(learning_rate*jnp.maximum(solver.l, 0)/train.y.size, power, repeats)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ARCHITECTURES', 'RATIOS', 'LEVELS', 'PART', 'SHARPNESS', 'FORMAT', 'ARRAYS', 'network', 'padded', 'kernels',
-           'variances', 'flow', 'iterated', 'product', 'check_targets', 'needed', 'Ensemble', 'unformed', 'LeftOut',
-           'leave_one_out', 'leave_fold_out', 'Calibration', 'calibrated', 'check_options', 'Infinite',
+           'variances', 'flow', 'iterated', 'product', 'check_targets', 'needed', 'Ensemble', 'unformed', 'merged',
+           'LeftOut', 'leave_one_out', 'leave_fold_out', 'Calibration', 'calibrated', 'check_options', 'Infinite',
            'InfiniteRegressor', 'InfiniteClassifier', 'probabilities', 'log_loss', 'encoded', 'decoded', 'load']
 
 # %% ../nbs/20_estimators.ipynb #6917d6c1
@@ -28,9 +28,10 @@ from fastcore.basics import patch
 from .activations import Erf, Relu
 from .combinators import FanInSum, FanOut, Identity, parallel
 from .layer import Dense, Layer, as_layer, serial
-from .predict import Marginals, class_probabilities
+from .predict import Marginals, alike, class_probabilities
 from .solvers import CG
-from .tiles import KernelMatrix, Tiled, batch
+from .matrix import KernelMatrix, Tiled
+from .tiles import batch
 if TYPE_CHECKING: from jaxtyping import Float, Int, Shaped
 else: from typing import Annotated as Float, Annotated as Int, Annotated as Shaped
 
@@ -175,6 +176,10 @@ def unformed(net, x, get, batch_size=0):
     with jax.enable_x64(True): return {g: Tiled(net.kernel_fn, x, None, g, size) for g in get}
 
 # %% ../nbs/20_estimators.ipynb #7c702a16
+def merged(k: np.ndarray):
+    "The first row of each set of equal rows for the kernel `k`, and of each row the set's number"
+    return np.unique(alike(k), return_index=True, return_inverse=True)[1:]
+
 class LeftOut(NamedTuple):
     "Predictions of points that the model was not trained on"
     errors: 'Float[np.ndarray, "n q"]' # Targets minus means
@@ -186,16 +191,21 @@ def leave_one_out(
     kind: str, # 'nngp' or 'ntk'
     noise, # Levels to try, relative to the mean diagonal of the kernel that trains
 ) -> list[LeftOut]: # One for each level
-    "Errors and variances at each point of ensembles trained for ever on all others"
+    "Errors and variances at each point of ensembles trained for ever on all that differ from it"
     check_targets(ks, y, kind)
-    theta = ks[kind]
+    first, group = merged(ks['nngp'])
+    c = np.bincount(group)[:, None]
+    mean = np.zeros((len(c), y.shape[1]))
+    np.add.at(mean, group, y/c[group])
+    theta, prior = (np.sqrt(c*c.T)*ks[name][np.ix_(first, first)] for name in (kind, 'nngp'))
     l, v = np.linalg.eigh(theta)
-    out, prior = [], None if kind == 'nngp' else v.T@ks['nngp']@v
-    for r in np.asarray(noise)*np.trace(theta)/len(theta):
+    out, prior = [], None if kind == 'nngp' else v.T@prior@v
+    for r in np.asarray(noise)*np.trace(ks[kind])/len(y):
         w = v/np.maximum(l + r, len(l)*np.finfo(l.dtype).eps*l[-1])
         d = (v*w).sum(1)
-        var = 1/d - r if prior is None else ((w@prior)*w).sum(1)/d**2
-        out.append(LeftOut(w@(v.T@y)/d[:, None], np.maximum(var, 0)))
+        var = (1/d - r if prior is None else ((w@prior)*w).sum(1)/d**2)/c[:, 0]
+        errors = w@(v.T@(np.sqrt(c)*mean))/(np.sqrt(c)*d[:, None])
+        out.append(LeftOut(y - (mean - errors)[group], np.maximum(var, 0)[group]))
     return out
 
 # %% ../nbs/20_estimators.ipynb #ca331dd6
@@ -205,16 +215,18 @@ def leave_fold_out(
     kind: str, # 'nngp' or 'ntk'
     t, # Training time
     noise: float, # Relative to the mean diagonal of the kernel
-    folds: int = 5, # Number of folds
+    folds: int = 5, # Number of folds; equal rows are in one
 ) -> LeftOut:
     "Errors and variances of ensembles trained on the other folds, for the time `t`"
     check_targets(ks, y, kind)
-    n, errors, variance = len(y), np.empty_like(y), np.empty(len(y))
+    errors, variance = y.copy(), np.diag(ks['nngp']).copy() # the prior, where all rows are equal
     part = lambda a, b: {name: k[np.ix_(a, b)] for name, k in ks.items()}
-    for j in (np.arange(k, n, min(folds, n)) for k in range(min(folds, n))):
-        i = np.setdiff1d(np.arange(n), j)
+    first, group = merged(ks['nngp'])
+    if len(first) < 2: return LeftOut(errors, variance)
+    fold = group % min(folds, len(first))
+    for i, j in ((np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in set(fold)):
         e = Ensemble(part(i, i), y[i], kind, t, noise, 'eigh')
-        mean, variance[j] = e.predict(part(j, i), np.diag(ks['nngp'])[j])
+        mean, variance[j] = e.predict(part(j, i), variance[j])
         errors[j] = y[j] - mean
     return LeftOut(errors, variance)
 

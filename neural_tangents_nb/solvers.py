@@ -18,7 +18,8 @@ from jax.extend.core import get_opaque_trace_state
 from jax.scipy.linalg import cho_solve, solve_triangular
 from fastcore.basics import patch
 from .core import struct
-from .tiles import KernelMatrix, Whole, at_hand, check_concrete, times, unset
+from .matrix import KernelMatrix, Whole, check_concrete, times
+from .tiles import at_hand, unset
 
 # %% ../nbs/15_solvers.ipynb #e39fa9a3
 def concrete(*trees):

@@ -8,7 +8,7 @@ __all__ = ['COLOURS', 'GREY', 'axes', 'legend', 'legend_above', 'scale', 'correl
            'learning', 'calibration', 'coverage', 'parts', 'arranged', 'diagram', 'boxes', 'png', 'rows', 'summarized']
 
 # %% ../nbs/22_viz.ipynb #7fc3f383
-import base64, dataclasses as dc, html, struct as binary, zlib
+import base64, dataclasses as dc, html, io
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 import jax, numpy as np
@@ -16,6 +16,7 @@ from jax import numpy as jnp
 from fastcore.basics import patch
 from .activations import Activation
 from .combinators import Parallel
+from .core import as_floats
 from .kernel import Kernel
 from .layer import Layer, Serial, as_layer, numeric
 from .predict import Gaussian, Marginals, Spectrum, sample
@@ -50,19 +51,21 @@ def axes(ax: 'Axes|None' = None, size=(4., 3.)) -> 'Axes':
     for side in 'top', 'right': ax.spines[side].set_visible(False)
     return ax
 
-def legend(ax):
+def legend(ax, **options):
     "A legend in the colours of the axes, where it covers least"
-    return _legend(ax)
+    ax.legend(frameon=False, fontsize='small', labelcolor=ax.xaxis.label.get_color(), **options)
+    return ax
 
 def legend_above(ax, columns=3):
     "A legend of `columns` above the lines, where the axes get room for it"
     count = len(ax.get_legend_handles_labels()[0])
     ax.margins(y=.04 + .11*-(-count//columns)) # a line of it is a tenth of axes of usual height
-    return _legend(ax, loc='upper center', ncols=columns, borderaxespad=0, columnspacing=1.2)
+    return legend(ax, loc='upper center', ncols=columns, borderaxespad=0, columnspacing=1.2)
 
-def _legend(ax, **options):
-    colour = ax.xaxis.label.get_color()
-    ax.legend(frameon=False, fontsize='small', labelcolor=colour, **options)
+def _against(ax, least):
+    "Small axes in which a curve is compared with the diagonal from `least` to 1"
+    ax = axes(ax, (3.4, 3.2))
+    if not ax.lines: ax.plot([least, 1], [least, 1], color=GREY, lw=.8, ls=':')
     return ax
 
 def scale(ax, image, label):
@@ -72,14 +75,10 @@ def scale(ax, image, label):
     bar.ax.tick_params(colors=colour)
     bar.set_label(label, color=colour)
 
-def _matrix(k, name='k'):
-    given, k = k, np.asarray(k.nngp if isinstance(k, Kernel) else k)
-    if k.dtype.kind not in 'fiubV': raise TypeError( # V: bfloat16
-        f'`{name}` must be a kernel of real numbers, got {type(given).__name__} of {k.dtype}')
-    if k.ndim != 2 or k.shape[0] != k.shape[1]: raise ValueError(
-        f'`{name}` must be a square kernel (n, n), got shape {k.shape}')
-    if not k.size: raise ValueError(f'`{name}` is empty: shape {k.shape}')
-    if not np.isfinite(k).all(): raise ValueError(f'`{name}` has NaN or infinite entries')
+def _matrix(k):
+    k = np.asarray(as_floats(k.nngp if isinstance(k, Kernel) else k, 'k'))
+    if k.ndim != 2 or k.shape[0] != k.shape[1] or not k.size: raise ValueError(
+        f'`k` must be a square kernel (n, n) that is not empty, got shape {k.shape}')
     return k
 
 def correlation(k: 'Float[np.ndarray, "n n"]') -> 'Float[np.ndarray, "n n"]':
@@ -122,9 +121,9 @@ def kernel_matrix(
 # %% ../nbs/22_viz.ipynb #a89918a8
 def participation_ratio(l: 'Float[np.ndarray|jax.Array, "n"]') -> float:
     "$(\\sum l)^2/\\sum l^2$: how many eigenvalues `l` carry their sum"
-    l = np.asarray(l)
-    if l.ndim != 1 or not l.size or l.dtype.kind not in 'fiu': raise ValueError(
-        f'`l` must be eigenvalues (n,), got shape {l.shape} of {l.dtype}')
+    l = np.asarray(as_floats(l, 'l'))
+    if l.ndim != 1 or not l.size: raise ValueError(
+        f'`l` must be eigenvalues (n,), got shape {l.shape}')
     return float(l.sum()**2/(l**2).sum())
 
 def spectrum(
@@ -165,10 +164,9 @@ def correlation_map(
     "The correlation after a network against that before"
     if not isinstance(depth, Integral) or depth < 1: raise ValueError(
         f'`depth` must be a positive integer, got {depth!r}')
-    ax, c = axes(ax, (3.4, 3.2)), np.linspace(-1, 1, 201)
-    after = np.asarray(correlations(net, c))
-    for _ in range(depth-1): after = np.interp(after, c, np.asarray(correlations(net, c)))
-    if not ax.lines: ax.plot(c, c, color=GREY, lw=.8, ls=':')
+    ax, c = _against(ax, -1), np.linspace(-1, 1, 201)
+    after = once = np.asarray(correlations(net, c))
+    for _ in range(depth-1): after = np.interp(after, c, once)
     ax.plot(c, after, label=label)
     ax.set(xlabel='correlation before', ylabel='correlation after', aspect='equal')
     return legend(ax) if label else ax
@@ -218,12 +216,6 @@ def phases(
     return ax
 
 # %% ../nbs/22_viz.ipynb #2a366296
-def _points(data):
-    shapes = [np.shape(a) for a in data]
-    if len(data) == 2 and np.size(data[0]) == np.size(data[1]): return map(np.ravel, data)
-    raise ValueError(
-        f'`data` must be as many inputs as targets (x_train, y_train), got shapes {shapes}')
-
 def posterior(
     x: 'Float[np.ndarray|jax.Array, "m *one"]', # Test inputs `(m,)` or `(m, 1)`
     prediction: Gaussian|Marginals, # With mean `(m, 1)`
@@ -237,6 +229,9 @@ def posterior(
     if not isinstance(prediction, (Gaussian, Marginals)): raise TypeError(
         '`prediction` must have a mean and variances, as with compute_cov=True or "diag"; got '
         f'{type(prediction).__name__}')
+    if data is not None and [np.size(a) for a in data] != [np.size(data[0])]*2: raise ValueError(
+        '`data` must be as many inputs as targets (x_train, y_train), got shapes '
+        f'{[np.shape(a) for a in data]}')
     x, mean = np.ravel(x), np.asarray(prediction.mean)
     if mean.shape != (len(x), 1): raise ValueError(
         f'`prediction` must have means of shape ({len(x)}, 1), got {mean.shape}')
@@ -250,7 +245,8 @@ def posterior(
     if isinstance(prediction, Gaussian) and samples:
         f = np.asarray(sample(jax.random.key(key), prediction, samples))[..., 0]
         ax.plot(x, f.T, color=line.get_color(), lw=.6)
-    if data is not None: ax.plot(*_points(data), 'o', color=GREY, ms=5, label='data', zorder=5)
+    if data is not None:
+        ax.plot(*map(np.ravel, data), 'o', color=GREY, ms=5, label='data', zorder=5)
     ax.set(xlabel='x')
     return legend_above(ax)
 
@@ -283,7 +279,7 @@ def calibration(
     label=None, # For the legend
 ) -> 'Axes':
     "Accuracy against confidence, with two standard errors"
-    p, labels = np.asarray(p), np.asarray(labels)
+    p, labels = np.asarray(as_floats(p, 'p')), np.asarray(labels)
     if p.ndim != 2 or labels.shape != p.shape[:1]: raise ValueError(
         f'`p` must be (m, classes) and `labels` (m,), got {p.shape} and {labels.shape}')
     if not p.size: raise ValueError(f'`p` is empty: shape {p.shape}')
@@ -291,12 +287,10 @@ def calibration(
         raise ValueError(f'`labels` must be integers in 0..{p.shape[1]-1}, got {np.unique(labels)}')
     if not isinstance(bins, Integral) or bins < 1: raise ValueError(
         f'`bins` must be a positive integer, got {bins!r}')
-    confidence, right = p.max(1), p.argmax(1) == labels
-    at = np.minimum((confidence*bins).astype(int), bins-1)
-    group = lambda i: (confidence[i].mean(), right[i].mean(), i.sum())
-    c, a, n = map(np.array, zip(*(group(at == b) for b in np.unique(at))))
-    ax = axes(ax, (3.4, 3.2))
-    if not ax.lines: ax.plot([0, 1], [0, 1], color=GREY, lw=.8, ls=':')
+    at = np.minimum((p.max(1)*bins).astype(int), bins-1)
+    n = np.bincount(at)
+    mean = lambda v: np.bincount(at, v)[n > 0]/n[n > 0]
+    c, a, n, ax = mean(p.max(1)), mean(p.argmax(1) == labels), n[n > 0], _against(ax, 0)
     ax.errorbar(c, a, 2*np.sqrt(np.maximum(a*(1-a), .25/n)/n), fmt='o-', ms=4, lw=1, capsize=2,
                 label=label)
     ax.set(xlabel='confidence', ylabel='accuracy', xlim=(min(c.min() - .05, .5), 1.02),
@@ -311,16 +305,15 @@ def coverage(
     label=None, # For the legend
 ) -> 'Axes':
     "Fraction of data in central intervals against the fraction that should be there"
-    mean, std, y = np.ravel(mean), np.ravel(std), np.ravel(y)
+    numbers = dict(mean=mean, std=std, y=y).items()
+    mean, std, y = (np.ravel(as_floats(v, name)) for name, v in numbers)
     if std.size not in (1, mean.size) or y.size != mean.size: raise ValueError(
         f'`mean`, `std` and `y` must be (m,), got {mean.shape}, {std.shape} and {y.shape}')
     if not (std > 0).all(): raise ValueError('`std` must be positive everywhere')
     z = np.abs(y - mean)/std
-    if not np.isfinite(z).all(): raise ValueError('`mean` or `y` has NaN or infinite entries')
     # The interval that just holds each:
     inside = np.sort(np.asarray(jax.scipy.special.erf(z/np.sqrt(2))))
-    ax = axes(ax, (3.4, 3.2))
-    if not ax.lines: ax.plot([0, 1], [0, 1], color=GREY, lw=.8, ls=':')
+    ax = _against(ax, 0)
     ax.plot(np.r_[0, inside, 1], np.r_[0, (1 + np.arange(len(z)))/len(z), 1],
             drawstyle='steps-post', label=label)
     ax.set(xlabel='should be inside', ylabel='is inside', aspect='equal')
@@ -396,20 +389,13 @@ def _repr_html_(self: Layer):
     return boxes(self)
 
 # %% ../nbs/22_viz.ipynb #183259a5
-_CIVIDIS = np.array( # at 0, 1/4, ..., 1
-    [[0, 34, 78], [65, 77, 107], [124, 123, 120], [188, 175, 111], [254, 232, 56]])
-
 def png(a, size: int = 256) -> str:
     "A matrix as a PNG image in a data URI; of larger ones every so many rows"
+    from matplotlib.image import imsave
     a = np.asarray(a, float)[::-(-a.shape[0]//size), ::-(-a.shape[1]//size)]
-    a = (a - a.min())/(np.ptp(a) or 1)
-    rgb = np.stack([np.interp(a, np.linspace(0, 1, 5), c) for c in _CIVIDIS.T], -1).astype(np.uint8)
-    number = lambda n: binary.pack('>I', n)
-    def chunk(name, data): return number(len(data)) + name + data + number(zlib.crc32(name + data))
-    rows = b''.join(b'\0' + row.tobytes() for row in rgb)
-    head = binary.pack('>IIBBBBB', rgb.shape[1], rgb.shape[0], 8, 2, 0, 0, 0)
-    data = chunk(b'IHDR', head) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
-    return 'data:image/png;base64,' + base64.b64encode(b'\x89PNG\r\n\x1a\n' + data).decode()
+    file = io.BytesIO()
+    imsave(file, a, cmap='cividis', format='png')
+    return 'data:image/png;base64,' + base64.b64encode(file.getvalue()).decode()
 
 def rows(table) -> str:
     "Pairs as an HTML table"

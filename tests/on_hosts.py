@@ -7,7 +7,7 @@ from jax.experimental import multihost_utils
 jax.config.update('jax_enable_x64', True)
 
 import neural_tangents_nb as nt
-from neural_tangents_nb import stax, tiles
+from neural_tangents_nb import matrix, stax, tiles
 from neural_tangents_nb.solvers import CG
 
 net, top = stax.serial(stax.Dense(1, 1.5, .1), stax.Relu(), stax.Dense(1)), stax.serial(stax.Erf(), stax.Dense(1))
@@ -52,7 +52,7 @@ def more():
     "What depends on where rows are, or on which tiles lie on the diagonal, and products whose last tiles are not full"
     w = np.linspace(1, 2, 48)
     return dict(noisy=nt.batch(noisy, 5)(X, None), weighted=nt.batch(weighted, 5)(Z, X, weights=(w[:11], w)), pairs=nt.batch(pairs, 2)(S, None),
-                one_each=nt.batch(rbf, 5, 1)(X, Z), same_tile=same_tile(), whole=tiles.Whole(nt.batch(rbf, 5)(X, None))@X,
+                one_each=nt.batch(rbf, 5, 1)(X, Z), same_tile=same_tile(), whole=matrix.Whole(nt.batch(rbf, 5)(X, None))@X,
                 padded=nt.Tiled(rbf, Z, batch_size=4, device_count=-1)@Z, cross_product=nt.Tiled(rbf, Z, X[:47], batch_size=4, device_count=-1)@X[:47])
 
 
@@ -84,7 +84,7 @@ def placed():
 def solved():
     "Do conjugate gradients with a kernel whose rows the processes share, and with one never formed, solve on all of them?"
     k = np.asarray(rbf(X, None)) + .1*np.eye(48)
-    ways = tiles.Whole(nt.batch(rbf, 5)(X, None)), nt.Tiled(rbf, X, batch_size=5, device_count=-1)
+    ways = matrix.Whole(nt.batch(rbf, 5)(X, None)), nt.Tiled(rbf, X, batch_size=5, device_count=-1)
     return all(abs(k@CG(way, .1, rank=10).solve(X) - X).max() < 1e-7 for way in ways)
 
 

@@ -1,7 +1,7 @@
 "CIFAR-10 from disk: small copies in both formats are read back exactly; what is missing, damaged or harmful is refused and named"
 import os, pickle
 import numpy as np, pytest
-from neural_tangents_nb import data
+from neural_tangents_nb.apps import data
 from neural_tangents_nb.data import BATCHES, Images, load_cifar10, unpickle
 
 RNG = np.random.RandomState(1)
@@ -63,7 +63,7 @@ def test_nothing_is_called(tmp_path):
     calls = [Call(os.mkdir, str(made)), Call(eval, f'__import__("os").mkdir({str(made)!r})'), Call(np.save, str(made), 1), Call(getattr, 'a', 'upper')]
     files = [pickle.dumps(v) for c in calls for v in (c, {b'data': c}, [c], np.array([c], object))]
     files += [b'cnumpy\nndarray.tofile\n.', b'\x80\x04\x8c\x05numpy\x8c\x0dndarray.dumps\x93.', b'Pid\n.', b'c_codecs\nencode\n(Va\nVutf-16\ntR.',
-              b'cnumpy.core.multiarray\n_reconstruct\n.', b'cneural_tangents_nb.data\npickle\n.', b'cbuiltins\nexec\n.', b'']
+              b'cnumpy.core.multiarray\n_reconstruct\n.', b'cneural_tangents_nb.apps.data\npickle\n.', b'cbuiltins\nexec\n.', b'']
     for raw in files:
         (tmp_path/'p').write_bytes(raw)
         if raw.startswith(b'cnumpy.core'): unpickle(tmp_path/'p'); continue # a name of the table, not called: a record of an array, no function

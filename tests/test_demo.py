@@ -2,12 +2,12 @@
 import csv, os, re, shlex, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest
-from neural_tangents_nb import demo
+from neural_tangents_nb.apps import demo
 
 RNG = np.random.RandomState(0)
 X = RNG.rand(50, 2)
 ROOT = Path(__file__).resolve().parent.parent
-FIGURES = 'kernel.png', 'least_certain.png', 'posterior_1d.png'
+FIGURES = [f'{name}.png' for name in ('curves', 'kernel', 'calibration', 'least_certain', 'posterior_1d')]
 
 def save(path, **changed):
     "A user's archive of 30 training and 20 test examples with real targets; `None` removes an array"
@@ -21,9 +21,9 @@ def test_digits_in_a_process_of_its_own(tmp_path):
                           capture_output=True, text=True, timeout=400, stdin=subprocess.DEVNULL, env=os.environ | dict(PYTHONPATH=str(ROOT)))
     assert done.returncode == 0, done.stderr
     rows = {name: numbers for name, *numbers in (re.split(r'\s{2,}', line.strip()) for line in done.stdout.splitlines())}
-    for name in 'NNGP', 'NTK, t = inf', 'scikit-learn SVC(rbf)', 'scikit-learn Gaussian process':
+    for name in 'Fully connected, NNGP', 'Fully connected, NTK', 'Convolutional, NNGP', 'Convolutional, NTK', 'Support vector machine', 'Gaussian process':
         assert rows[name][0] == '60' and float(rows[name][1]) > .7, done.stdout
-    assert {'accuracy', 'nll', 'rmse', 'seconds'} <= set(rows['train']) and str(tmp_path/'here') in done.stdout
+    assert {'accuracy', 'nll', 'ece', 'seconds'} <= set(rows['train']) and str(tmp_path/'here') in done.stdout
     assert all((tmp_path/'here'/f).stat().st_size > 5000 for f in FIGURES)
     with np.load(tmp_path/'here'/'predictions.npz') as p:
         assert p['predicted'].shape == (1737,) and set(p['predicted']) <= set(range(10))
@@ -39,17 +39,31 @@ def test_real_targets(tmp_path, capsys):
     assert len(rows) == 20 and float(rows[3]['std']) == pytest.approx(std[3], rel=1e-5)
     assert all((tmp_path/'out'/f).is_file() for f in FIGURES)
 
-def test_labels_without_truth_and_without_sklearn(tmp_path, capsys, monkeypatch):
-    for name in [m for m in sys.modules if m.split('.')[0] == 'sklearn']: monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, 'sklearn', None)
+def test_labels_without_truth(tmp_path, capsys):
+    "A fifth of the training set is held out for the scores; predictions come from the whole"
     names = np.where(X[:30, 0] > .5, 'large', 'small')
     demo.main(['--data', str(save(tmp_path/'own.npz', y_train=names, y_test=None)), '--out', str(tmp_path/'out')])
-    assert 'of cross-validation' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert 'a fifth of the training set' in said and re.search(r'Fully connected, NTK +24 ', said)
     with np.load(tmp_path/'out'/'predictions.npz') as p:
         assert np.mean(p['predicted'] == np.where(X[30:, 0] > .5, 'large', 'small')) > .7
         np.testing.assert_allclose(p['p_large'] + p['p_small'], 1)
+
+def test_without_sklearn_the_extra_is_named(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'sklearn', None)
     with pytest.raises(SystemExit) as e: demo.main([])
     assert e.value.code == 2 and 'neural-tangents-nb[demo]' in capsys.readouterr().err
+
+@pytest.mark.parametrize('train, test', [([0, 1], [0., 1.]), ([False, True], ['FALSE', 'TRUE']), (['0', '1.0'], [0, 1]), ([0, 1], ['0', '1'])])
+def test_labels_are_compared_by_value(train, test, tmp_path):
+    "However the two arrays hold them"
+    task = demo.own(save(tmp_path/'own.npz', y_train=np.array(train)[np.arange(30) % 2], y_test=np.array(test)[np.arange(20) % 2]))
+    assert task.classes.tolist() == train and (task.y_test == np.array(train)[np.arange(20) % 2]).all()
+
+def test_predictions_of_several_targets(tmp_path):
+    task = demo.own(save(tmp_path/'own.npz', y_train=X[:30], y_test=X[30:]))
+    answers = demo.infinite(demo.fully_connected(), 'nngp')(task), demo.support_vectors(task), demo.gaussian_process(task)
+    assert all(demo.scores(task, a)['rmse'] < .1 for a in answers) and list(demo.columns(task, answers[0])) == ['mean_0', 'std_0', 'mean_1', 'std_1']
 
 BAD = {
     'no such file': None,
@@ -65,7 +79,7 @@ BAD = {
     'one class only': dict(y_train=np.ones(30, int), y_test=None),
     'save them as floats': dict(y_train=np.arange(30), y_test=None),
     'y_train has not': dict(y_train=np.arange(30) % 3, y_test=np.full(20, 7)),
-    'not of the kind': dict(y_train=np.arange(30) % 3),
+    'not of the kind': dict(y_test=np.array(['a']*20)),
     'one label for each': dict(y_train=np.ones((30, 4), int)),
 }
 

@@ -171,3 +171,36 @@ def test_without_scikit_learn_the_extra_is_named():
     code = "import sys; sys.modules['sklearn'] = None; import neural_tangents_nb.sklearn"
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=100)
     assert done.returncode and 'neural-tangents-nb[sklearn]' in done.stderr
+
+@pytest.mark.parametrize('t', [None, 10.])
+@pytest.mark.parametrize('rows', [30, 300])
+def test_repeated_rows_are_left_out_together(rows, t):
+    "Noise chosen from a table in which rows occur twice is as without them: a row is not predicted from its copy"
+    from sklearn.datasets import load_diabetes
+    x, y = load_diabetes(return_X_y=True)
+    more = np.r_[0:300, 0:rows]
+    once, twice = (InfiniteRegressor(SHALLOW, t=t).fit(x[i], y[i]) for i in (more[:300], more))
+    if t is None: assert .1 <= twice.noise_/once.noise_ <= 10 # two equal observations are one of half the noise
+    mean, std = twice.predict(x[300:], return_std=True)
+    assert abs(np.mean(abs(y[300:] - mean) < 2*std) - .954) < 4*np.sqrt(.954*.046/142) + .03 # as above
+    assert twice.score(x[300:], y[300:]) > once.score(x[300:], y[300:]) - .05
+
+def test_repeated_rows_of_classes():
+    "All rows twice: the classifier doubts what it was not shown"
+    from sklearn.datasets import load_iris
+    from sklearn.metrics import log_loss
+    x, y = load_iris(return_X_y=True)
+    at = np.random.RandomState(0).permutation(150)
+    loss = lambda i: log_loss(y[at[75:]], InfiniteClassifier(SHALLOW).fit(x[i], y[i]).predict_proba(x[at[75:]]))
+    assert loss(np.r_[at[:75], at[:75]]) < loss(at[:75]) + .05
+
+def test_replicates_with_other_answers_tell_the_noise():
+    x = np.repeat(RNG.randn(30, 2), 8, 0)
+    y = np.sin(x[:, 0]) + .5*RNG.randn(len(x))
+    model = InfiniteRegressor(SHALLOW).fit(x, y)
+    assert abs(np.sqrt(model.noise_variance_[0])/.5 - 1) < 4/np.sqrt(2*240) + .15 # sampling, and the grid of levels
+
+@pytest.mark.parametrize('t', [None, 10.])
+def test_a_table_of_one_row_many_times(t):
+    model = InfiniteRegressor(SHALLOW, t=t).fit(np.ones((6, 2)), Y[:6])
+    assert np.isfinite(model.predict(X_TEST[:, :2], return_std=True)).all()

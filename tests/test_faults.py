@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np, pytest
 
-from neural_tangents_nb.tiles import Tiled, Tiling, batch
+from neural_tangents_nb.matrix import Tiled
+from neural_tangents_nb.tiles import Tiling, batch
 from neural_tangents_nb.store import Claims, Job, open_store, put, store
 
 X = np.random.RandomState(0).randn(24, 4)

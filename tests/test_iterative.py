@@ -9,7 +9,7 @@ from neural_tangents_nb import solvers
 from neural_tangents_nb.core import select
 from neural_tangents_nb.predict import gp_inference, gradient_descent, gradient_descent_mse_ensemble, leave_one_out, log_marginal_likelihood
 from neural_tangents_nb.solvers import CG, Cholesky, LowRank, Woodbury, nystrom, pivoted_cholesky
-from neural_tangents_nb.tiles import KernelMatrix, Tiled, Whole
+from neural_tangents_nb.matrix import KernelMatrix, Tiled, Whole
 
 rng = np.random.RandomState(0)
 X, X2, Y = rng.randn(60, 4), rng.randn(9, 4), rng.randn(60, 2)

@@ -2,8 +2,9 @@
 import json, os, subprocess, sys
 import pytest
 import neural_tangents_nb as nt
-from neural_tangents_nb import migrate, stax
-from neural_tangents_nb.migrate import cells_migrated, migrated, notebook_migrated
+from neural_tangents_nb import stax
+from neural_tangents_nb.apps import migrate
+from neural_tangents_nb.apps.migrate import cells_migrated, migrated, notebook_migrated
 
 SAME = [ # nothing of ours in them
     'import neural_tangents_nb as nt\nnt.get_ntk_fn\n', 'from .neural_tangents import stax\n', 'import neural_tangents_other\n', 'x = "import neural_tangents"\n',

@@ -127,10 +127,56 @@ def test_errors():
     with pytest.raises(ValueError, match='implementation'): mc(2, implementation='best')
 
 
+def masked_on_two_devices():
+    "Masked inputs, flattened and through three branches: the kernel of one device, by methods that need and need no Jacobian"
+    from neural_tangents_nb import stax
+    branch = lambda: stax.serial(stax.Dense(5), stax.Abs(), stax.DotGeneral(lhs=-.2), stax.Dense(4))
+    init_fn, apply_fn, _ = stax.serial(stax.Flatten(), stax.FanOut(3), stax.parallel(branch(), branch(), branch()), stax.FanInSum(), stax.Dense(3))
+    x = jax.random.normal(KEY, (4, 2, 3)).at[0, 1].set(10.)
+    for i in (1, 3):
+        kernels = [monte_carlo_kernel_fn(init_fn, stax.unmask_fn(apply_fn), KEY, 2, device_count=d, implementation=i, vmap_axes=0) for d in (-1, 0)]
+        ks = [k(x, None, 'ntk', mask_constant=10.) for k in kernels]
+        close(*ks)
+        close(ks[0] @ ks[0].T, ks[1] @ ks[1].T)
+
+
+TWO_DEVICES = """
+import sys; sys.path.insert(0, 'tests')
+import jax; jax.config.update('jax_enable_x64', True)
+from jax.sharding import NamedSharding, PartitionSpec as P
+from test_montecarlo import *
+from neural_tangents_nb.matrix import Tiled
+from neural_tangents_nb.tiles import batch
+
+k, one = mc(2)(X2, X1, 'nngp'), mc(2, device_count=0)                               # all devices by default
+assert len(k.sharding.device_set) == 2
+close(k, one(X2, X1, 'nngp'))
+close(mc(2)(X1, X2, 'nngp'), one(X1, X2, 'nngp'))                                   # five rows, which two devices cannot share
+same = mc(2)(X2, None, 'ntk')
+close(same, one(X2, None, 'ntk'))
+same[0], same @ same.T, same[jnp.triu_indices(4)], jnp.linalg.cholesky(same + jnp.eye(4))
+close(mc(2, batch_size=2)(X2, None, 'ntk'), same)
+close(mc(2, implementation=3, vmap_axes=0)(X2, None, 'ntk'), same)
+
+masked_on_two_devices()
+
+def linear(a, b, get=None): return a @ (a if b is None else b).T
+
+# Inputs that a user has shared out, along rows or channels, over axes that JAX makes explicit by default
+for shape, spec in (((4, 2), P('rows')), ((4, 2), P(None, 'rows'))):
+    x = jax.random.normal(KEY, shape)
+    shared = jax.device_put(x, NamedSharding(jax.make_mesh((2,), ('rows',)), spec))
+    for b in (batch(linear, 2), batch(linear, 2, 0), batch(linear, 3, store_on_device=False)):
+        close(np.asarray(b(shared, None)), np.asarray(x @ x.T))
+        close(np.asarray(b(x, shared)), np.asarray(x @ x.T))
+    close(np.asarray(Tiled(linear, shared) @ x), np.asarray(x @ (x.T @ x)))
+    params = lambda n: (lambda key, s: (s, jax.random.normal(key, (n, 2))))
+    k = monte_carlo_kernel_fn(params(2), lambda p, x: x @ p, KEY, 2)
+    close(np.asarray(k(shared, None, 'ntk')), np.asarray(k(x, None, 'ntk')))
+"""
+
+
 def test_two_devices():
-    code = ('import sys; sys.path.insert(0, "tests"); import jax; jax.config.update("jax_enable_x64", True); from test_montecarlo import *;'
-            'k = mc(2, device_count=2)(X2, X1, "nngp"); assert len(k.sharding.device_set) == 2;'
-            'close(k, mc(2, device_count=0)(X2, X1, "nngp")); close(mc(2)(X1, X2, "nngp"), mc(2, device_count=0)(X1, X2, "nngp"))')
     env = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=2', 'JAX_PLATFORMS': 'cpu'}
-    done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, '-c', TWO_DEVICES], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,5 +1,5 @@
 "Predictions against recorded ones, scikit-learn, optax and their own laws"
-import importlib.util
+import importlib.util, re
 from pathlib import Path
 from types import SimpleNamespace
 import jax, numpy as np, pytest
@@ -383,3 +383,12 @@ def test_scores_name_what_is_wrong():
     with pytest.raises(ValueError, match='`n`'): predict.sample(jax.random.key(0), gaussian, -1, traced=0)
     for y, reg, error in [('y', 0., TypeError), (None, 0., TypeError), (jnp.ones((2, 1)), 'a', ValueError)]:
         with pytest.raises(error, match='y_train|diag_reg'): predict.gp_inference(jnp.eye(2), y, reg)
+
+def test_class_probabilities_are_linear_in_classes():
+    "No array has an entry for each pair of classes; two classes far apart are a Gaussian tail"
+    m = 7*jnp.sin(jnp.arange(300.)).reshape(3, 100)
+    jaxpr = jax.make_jaxpr(lambda m: predict.class_probabilities(predict.Marginals(m, jnp.ones(3))))(m)
+    assert not re.search(r'\[(\d+,)*100,100\]', str(jaxpr))
+    for gap in 1., 5., 12.: # sums to p(first largest) = Phi(gap/sqrt 2); the quadrature is exact to rounding while the tail is on its grid
+        p = predict.class_probabilities(predict.Marginals(jnp.array([[gap, 0.]]), jnp.ones(1)))
+        np.testing.assert_allclose(p[0, 1], jax.scipy.special.ndtr(-gap/2**.5), rtol=1e-8)

@@ -2,7 +2,7 @@
 import csv, os, shlex, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest
-from neural_tangents_nb import table
+from neural_tangents_nb.apps import table
 
 RNG = np.random.RandomState(0)
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,7 +118,7 @@ def test_a_closed_pipe_is_141_and_silent(files, tmp_path):
 def test_an_interrupt_is_130_and_leaves_nothing(files, tmp_path):
     (tmp_path/'train.csv').unlink(); os.mkfifo(tmp_path/'train.csv') # opening it waits for ever
     # What a shell starts in the background inherits that it ignores interrupts.
-    code = 'import os, signal, threading, sys; from neural_tangents_nb import table; signal.signal(signal.SIGINT, signal.default_int_handler); threading.Timer(1., os.kill, (os.getpid(), signal.SIGINT)).start(); table.main(sys.argv[1:])'
+    code = 'import os, signal, threading, sys; from neural_tangents_nb.apps import table; signal.signal(signal.SIGINT, signal.default_int_handler); threading.Timer(1., os.kill, (os.getpid(), signal.SIGINT)).start(); table.main(sys.argv[1:])'
     done = subprocess.run([sys.executable, '-c', code, *PROGRAM[3:], '--out', 'out.csv'], cwd=tmp_path, capture_output=True, text=True, timeout=100, env=os.environ | dict(PYTHONPATH=str(ROOT)))
     assert done.returncode == 130 and 'Traceback' not in done.stderr and not list(tmp_path.glob('out*')), done.stderr
 
@@ -139,7 +139,7 @@ def test_standard_output_is_appended_to(tmp_path):
     for name in '-', '/dev/stdout':
         with open(tmp_path/'all', 'w') as f:
             f.write('before\n'); f.flush()
-            subprocess.run([sys.executable, '-c', f'from neural_tangents_nb import table; table.write(dict(a=[1]), {name!r})'], stdout=f, check=True, env=os.environ | dict(PYTHONPATH=str(ROOT)))
+            subprocess.run([sys.executable, '-c', f'from neural_tangents_nb.apps import table; table.write(dict(a=[1]), {name!r})'], stdout=f, check=True, env=os.environ | dict(PYTHONPATH=str(ROOT)))
             f.seek(0, 2); f.write('after\n')
         assert (tmp_path/'all').read_text() == 'before\na\n1\nafter\n'
 
@@ -197,3 +197,40 @@ def test_the_example_is_right(tmp_path, monkeypatch):
     subprocess.run([sys.executable, *words[1:at]], check=True)
     table.main([*words[at+1:], '--no-score'])
     assert len((tmp_path/'predictions.csv').read_text().splitlines()) == 443 - 300
+
+# Spellings in the training table and in the test table, and the classes by name
+SPELT = [(['0', '1'], ['0.0', '1.0'], '01'), (['0.0', '1.0'], ['0', '1'], ['0.0', '1.0']), (['False', 'True'], ['FALSE', 'TRUE'], ['False', 'True']), (['1', '2'], ['+1', '2e0'], '12')]
+
+@pytest.mark.parametrize('train, test, classes', SPELT)
+def test_classes_are_compared_by_value(train, test, classes, tmp_path, capsys):
+    "0 and 0.0 are one class, however another program wrote the test table"
+    a, at = np.r_[-np.ones(20), np.ones(20)], np.repeat([0, 1], 20)
+    files = write(tmp_path/'a.csv', dict(a=a, y=np.array(train)[at])), write(tmp_path/'b.csv', dict(a=a, y=np.array(test)[at]))
+    table.main([*files, '--target', 'y', '--no-score', '--out', str(tmp_path/'out.csv')])
+    assert f'accuracy on 40 rows of {files[1]}: 1.000' in capsys.readouterr().err
+    assert (tmp_path/'out.csv').read_text().startswith('y,' + ','.join(f'p_{c}' for c in classes) + '\n')
+
+def test_one_class_in_two_spellings(tmp_path, capsys):
+    a, y = np.r_[-np.ones(20), np.ones(20)], ['0', '0.0']*10 + ['1', '1.0']*10
+    file = write(tmp_path/'a.csv', dict(a=a, y=y))
+    table.main([file, file, '--target', 'y', '--task', 'classes', '--out', str(tmp_path/'out.csv')])
+    said = capsys.readouterr().err
+    assert 'y: 2 classes' in said and 'accuracy on 40 rows of' in said and (tmp_path/'out.csv').read_text().startswith('y,p_0,p_1\n')
+
+def test_labels_that_are_no_classes_are_said(tmp_path, capsys):
+    a, at = np.r_[-np.ones(20), np.ones(20)], np.repeat([0, 1], 20)
+    train = write(tmp_path/'a.csv', dict(a=a, y=np.array(['cat', 'dog'])[at]))
+    for names, said in (['Cat', 'Dog'], "has 'Cat', 'Dog', none of which is a class of the training table ('cat', 'dog')"), (['cat', 'cow'], "rows of {}: 0.500; 'cow', no class there"):
+        test = write(tmp_path/'b.csv', dict(a=a, y=np.array(names)[at]))
+        table.main([train, test, '--target', 'y', '--no-score', '--out', str(tmp_path/'out.csv')])
+        assert said.format(test) in capsys.readouterr().err
+
+def test_categories_are_compared_by_value(tmp_path, capsys):
+    "Declared ones, and those that a text among numbers makes; numbers of more digits than a float has stay apart"
+    columns = lambda *spelt: table.Table('t', dict(c=list(spelt)), list(range(len(spelt))))
+    column = table.inferred(columns('1', '1.0', '2', '12345678901234567890', '12345678901234567891', 'True'), 'c', ['c'])
+    assert column.values.names == ['1', '12345678901234567890', '12345678901234567891', '2', 'True']
+    x = table.inputs(columns('1.00', '2.0', 'TRUE', '3'), [column])
+    assert x.argmax(1)[:3].tolist() == [0, 3, 4] and x.sum(1).tolist() == [1, 1, 1, 0]
+    table.described([column], columns('1'), columns('1.00', '3.0', '3'))
+    assert "has '3', not in the training table" in capsys.readouterr().err

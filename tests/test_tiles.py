@@ -1,29 +1,30 @@
 "The size of a tile: what the cost model holds for fast, as far as memory goes"
-import dataclasses as dc, warnings
+import dataclasses as dc, math, warnings
 
 import jax, numpy as np, pytest
 from jax import numpy as jnp
 
-from neural_tangents_nb import stax, tiles
-from neural_tangents_nb.tiles import Tiled, Tiling, batch, count_tiles
+from neural_tangents_nb import matrix, stax, tiles
+from neural_tangents_nb.matrix import Tiled
+from neural_tangents_nb.tiles import Tiling, batch, count_tiles
 
 NET = stax.serial(stax.Dense(1, 1.5, .1), stax.Relu(), stax.Dense(1))
 
 
 def tiling(n1, n2=None):
     x = lambda n: None if n is None else np.zeros((n, 3), 'f4')
-    return Tiling(NET.kernel_fn, None, x(n1), x(n2), 0, ('ntk',), {}, (), True)
+    return Tiling(NET.kernel_fn, NET.kernel_fn, x(n1), x(n2), ('ntk',))
 
 
 @pytest.mark.parametrize('devices', [1, 3])
 @pytest.mark.parametrize('pace', [(1e-3, 1e-8, 1e-8), (1e-3, 1e-3, 1e-4), (1e-6, 1e-7, 1e-9), (1., 0., 0.)])
 def test_the_fastest_tile(monkeypatch, pace, devices):
     "By the model, no tile that fits is much faster than the chosen one, and none that is as fast is much smaller"
-    monkeypatch.setattr(Tiling, 'pace', lambda self: pace)
+    monkeypatch.setattr(tiles, 'pace', lambda t: pace)
     for n1, n2, largest in ((500, None, 400), (37, None, 400), (501, 200, 64), (1, 1, 9)):
-        t = tiling(n1, n2)
-        seconds = lambda r: count_tiles(*t.sizes(), r, t.symmetric(), devices)*(pace[0] + pace[1]*r + pace[2]*r*r)
-        size, best = t.fast_size(largest, devices), min(map(seconds, range(1, largest + 1)))
+        t = dc.replace(tiling(n1, n2), devices=(None,)*devices)
+        seconds = lambda r: count_tiles(*t.shape, r, t.symmetric, devices)*(pace[0] + pace[1]*r + pace[2]*r*r)
+        size, best = tiles.fast_size(t, largest), min(map(seconds, range(1, largest + 1)))
         assert 1 <= size <= largest
         # the model allows a twentieth; sizes are tried in steps of a fifth, of which an entry's work may feel the square
         assert seconds(size) <= 1.05*1.2**2*best
@@ -32,11 +33,11 @@ def test_the_fastest_tile(monkeypatch, pace, devices):
 
 def test_memory_bounds_the_tile(monkeypatch):
     "However fast more rows would be"
-    monkeypatch.setattr(Tiling, 'pace', lambda self: (1., 0., 0.))
-    monkeypatch.setattr(Tiling, 'bytes_per_entry', lambda self: 100.)
+    monkeypatch.setattr(tiles, 'pace', lambda t: (1., 0., 0.))
+    monkeypatch.setattr(tiles, 'bytes_per_entry', lambda t: 100.)
     for rows in (1, 10, 31, 100):
         monkeypatch.setattr(tiles, 'free_memory', lambda device: 100.*tiles.SHARE*rows**2)
-        assert rows/1.2 <= tiling(5000, 5000).auto_size() <= rows
+        assert rows/1.2 <= tiles.auto_size(tiling(5000, 5000)) <= rows
 
 
 def test_auto_is_right():
@@ -53,7 +54,7 @@ def test_single_precision_is_no_warning():
         batch(stax.serial(stax.Dense(1), stax.Relu()).kernel_fn, 2)(x, None, 'ntk')
 
 @pytest.mark.parametrize('wrong, said', [
-    (lambda: batch(None), 'got NoneType'), (lambda: batch(NET, 2), 'as its attribute `kernel_fn`'), (lambda: tiles.Tiled(NET.kernel_fn, 'x'), '`x1` must be an array'),
+    (lambda: batch(None), 'got NoneType'), (lambda: batch(NET, 2), 'as its attribute `kernel_fn`'), (lambda: Tiled(NET.kernel_fn, 'x'), '`x1` must be an array'),
     (lambda: batch(NET.kernel_fn, 2)(np.ones((3, 2)), 'x'), '`x2` must be an array')])
 def test_what_is_no_kernel_function_and_no_array_is_named(wrong, said):
     with pytest.raises(TypeError, match=said): wrong()
@@ -68,33 +69,33 @@ def linear(x1, x2, get=None): return x1@(x1 if x2 is None else x2).T
 def test_memory_is_shared_by_devices_of_one_processor(monkeypatch):
     "Four of them compute four tiles at once, in the memory of one host"
     class Device: platform, process_index = 'cpu', 0
-    monkeypatch.setattr(Tiling, 'pace', lambda self: (1., 0., 0.))
-    monkeypatch.setattr(Tiling, 'bytes_per_entry', lambda self: 100.)
+    monkeypatch.setattr(tiles, 'pace', lambda t: (1., 0., 0.))
+    monkeypatch.setattr(tiles, 'bytes_per_entry', lambda t: 100.)
     monkeypatch.setattr(tiles, 'free_memory', lambda device: 100.*tiles.SHARE*100**2)
-    assert 50/1.2 <= dc.replace(tiling(5000, 5000), devices=(Device(),)*4).auto_size() <= 50
+    assert 50/1.2 <= tiles.auto_size(dc.replace(tiling(5000, 5000), devices=(Device(),)*4)) <= 50
 
 
 def test_halving_has_an_end():
     "Memory that does not suffice for one row, of the host too; what is no lack of memory is not tried again"
     tried = []
     def fail(error):
-        def run(size):
-            tried.append(size)
+        def run(t):
+            tried.append(t.size)
             raise error if len(tried) < 9 else AssertionError('there is no end')
         return run
     for error, sizes in ((MemoryError(), [5, 3, 2, 1]), (RuntimeError('RESOURCE_EXHAUSTED'), [5, 3, 2, 1]), (RuntimeError('other'), [5])):
         tried.clear()
-        with pytest.raises(type(error)), warnings.catch_warnings(): warnings.simplefilter('ignore'); tiles.halving(fail(error), 5)
+        with pytest.raises(type(error)), warnings.catch_warnings(): warnings.simplefilter('ignore'); tiles.until_it_fits(fail(error), dc.replace(tiling(9), size=5))
         assert tried == sizes
 
 
 def test_a_product_remembers_the_tiles_that_fit(monkeypatch):
-    product, sizes = Tiling.product, []
-    def small(self, v):
-        sizes.append(self.size)
-        if self.size > 3: raise RuntimeError('RESOURCE_EXHAUSTED')
-        return product(self, v)
-    monkeypatch.setattr(Tiling, 'product', small)
+    product, sizes = matrix.product, []
+    def small(t, v):
+        sizes.append(t.size)
+        if t.size > 3: raise RuntimeError('RESOURCE_EXHAUSTED')
+        return product(t, v)
+    monkeypatch.setattr(matrix, 'product', small)
     k = Tiled(linear, X, batch_size=10)
     with pytest.warns(UserWarning) as w: np.testing.assert_allclose(k@X, X@X.T@X, rtol=1e-12)
     assert [str(a.message).split('halved to ')[1][:6] for a in w] == ['5 rows', '3 rows']
@@ -165,11 +166,11 @@ def test_a_result_is_put_together_where_it_lives(monkeypatch, x2):
     "By NumPy on the host, of which a processor's devices have their memory, by programs elsewhere: the same bits"
     both = lambda x1, x2, get=None: {n: linear(x1, x2)**i for i, n in enumerate('ab', 1)}
     host, cpu = (batch(both, 4, 0, store_on_device=on)(X, x2) for on in (False, True))
-    calls, write = [], tiles._write
-    monkeypatch.setattr(tiles, '_write', lambda *args: calls.append(args[4]) or write(*args))
+    calls, write = [], tiles._placed
+    monkeypatch.setattr(tiles, '_placed', lambda *args: calls.append(args[2:4]) or write(*args))
     monkeypatch.setattr(jax, 'default_backend', lambda: 'other')
     other = batch(both, 4, 0)(X, x2)
-    assert calls and min(calls)[0] < 4 # what stands out over the edge is cropped
+    assert (6, 6 if x2 is None else 3) in calls # the last tile ends where the examples do
     for n in 'ab':
         assert type(host[n]) is np.ndarray and isinstance(cpu[n], jax.Array) and isinstance(other[n], jax.Array)
         assert (host[n] == cpu[n]).all() and (host[n] == other[n]).all()
@@ -186,20 +187,49 @@ def test_a_result_on_the_device_is_its_own():
 
 
 def test_few_entries_are_computed_as_one():
-    "But not where tiles depend on their examples, have positions, or get further arguments; and where memory is short, fewer"
-    columns = lambda net, x, size, **kwargs: dc.replace(tiling(1), kernel_fn=net.kernel_fn, x1=x, x2=x, size=size, kwargs=kwargs).columns()
+    "But not where inputs have positions, or with further arguments; and where memory is short, fewer"
+    shape = lambda net, x, size, **kwargs: tiles.tile_shape(dc.replace(tiling(1), kernel_fn=net.kernel_fn, x1=x, x2=x, size=size, kwargs=kwargs))
     x, image = np.zeros((4000, 3), 'f4'), np.zeros((4000, 4, 3), 'f4')
-    assert columns(NET, x, 500) == 2000 and columns(NET, x, 50) == 200 and columns(NET, x, 2000) == 2000 and columns(NET, x, 0) == 0
-    assert columns(NET, image, 500) == 500 and columns(NET, x, 500, mask_constant=0.) == 500
-    assert columns(stax.serial(stax.Dense(1), stax.Dropout(.5), stax.Relu()), x, 500) == 500
-    sizes = [columns(NET, x, n)*n for n in (1000, 500, 250, 125, 63)]
+    assert shape(NET, x, 500) == (500, 2000) and shape(NET, x, 50) == (50, 200) and shape(NET, x, 2000) == (2000, 2000) and shape(NET, x, 0) == (4000, 4000)
+    assert shape(NET, image, 500) == (500, 500) and shape(NET, x, 500, mask_constant=0.) == (500, 500)
+    sizes = [math.prod(shape(NET, x, n)) for n in (1000, 500, 250, 125, 50)]
     assert sizes == sorted(sizes, reverse=True)
-    assert dc.replace(tiling(4000), size=500).columns() == 500
+    assert tiles.tile_shape(dc.replace(tiling(4000), size=500)) == (500, 500)
 
 
 def test_only_the_first_process_shows_a_bar(monkeypatch):
     pytest.importorskip('tqdm')
-    monkeypatch.setattr(tiles.sys, 'stderr', type('Terminal', (), dict(isatty=lambda self: True, write=lambda self, s: len(s), flush=lambda self: None))())
-    assert type(tiles.watched(range(3))) is not list
+    from neural_tangents_nb import progress
+    monkeypatch.setattr(progress.sys, 'stderr', type('Terminal', (), dict(isatty=lambda self: True, write=lambda self, s: len(s), flush=lambda self: None))())
+    seen = lambda **kw: progress.Bar(3, **kw).visible
+    assert seen() and not seen(progress=False) and not progress.Bar(1).visible
     monkeypatch.setattr(jax, 'process_index', lambda: 1)
-    assert tiles.watched(range(3)) == [0, 1, 2]
+    assert not seen() and seen(progress=True)
+
+
+@pytest.mark.parametrize('size', [4, 'auto'])
+def test_tiles_inside_transformations(size):
+    "Numbers and gradients of `jit`, `grad` and `vmap`, of our kernels and of others, and of constants under `jit`"
+    f, other = batch(NET.kernel_fn, size), lambda a, b=None, get=None: jnp.tanh(linear(a, b))
+    exact = NET.kernel_fn(X, None, 'ntk')
+    np.testing.assert_allclose(jax.jit(f, static_argnums=2)(X, None, 'ntk'), exact, rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(lambda s: s*f(X, None, 'ntk'))(2.), 2*exact, rtol=1e-12)
+    np.testing.assert_allclose(jax.vmap(lambda x: f(x, X[:7], 'ntk'))(np.stack([X, 2*X]))[1], NET.kernel_fn(2*X, X[:7], 'ntk'), rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(lambda x: f(x).ntk)(X), exact, rtol=1e-12)
+    w = np.random.RandomState(3).randn(10, 10)
+    for whole, x2 in ((NET.kernel_fn, X + 1), (other, X + 1), (other, None)):
+        slope = lambda k: jax.grad(lambda x: (w*k(x, x2, 'ntk')).sum())(X)
+        np.testing.assert_allclose(slope(batch(whole, size)), slope(whole), rtol=1e-9, atol=1e-12)
+
+
+def test_a_tile_on_the_diagonal_knows_that_both_batches_are_one():
+    "Under `jit` too, where one program computes all tiles"
+    noisy = lambda a, b, get=None: linear(a, b) + (jnp.eye(len(a)) if b is None else 0.)
+    np.testing.assert_allclose(jax.jit(batch(noisy, 4))(X, None), X@X.T + np.eye(10), rtol=1e-12)
+    np.testing.assert_allclose(batch(noisy, 4, 0)(X, None), X@X.T + np.eye(10), rtol=1e-12)
+
+
+def test_branches_within_branches():
+    net, x = stax.parallel(stax.parallel(stax.Dense(8), stax.Dense(8)), stax.Dense(3)), ((X, X + 1), X + 2)
+    for got, want in zip(*(jax.tree.leaves(k(x, None)) for k in (batch(net.kernel_fn, 4), net.kernel_fn))):
+        np.testing.assert_allclose(got, want, rtol=1e-12)

@@ -6,7 +6,7 @@ import neural_tangents_nb as nt
 from neural_tangents_nb import empirical, hyperparameters, predict, sketch, sklearn as estimators, stax, viz
 from neural_tangents_nb.kernel import Kernel
 from neural_tangents_nb.predict import Gaussian, Marginals
-from neural_tangents_nb.tiles import KernelMatrix
+from neural_tangents_nb.matrix import KernelMatrix
 
 ROOT = Path(__file__).resolve().parent.parent
 USER = '''

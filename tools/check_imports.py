@@ -3,13 +3,14 @@ import json, re, sys
 from pathlib import Path
 
 NBS = Path(__file__).resolve().parent.parent/'nbs'
-IMPORT = re.compile(r'^\s*(?:from|import) neural_tangents_nb(?:\.(\w+)| import ([\w, ]+))', re.M)
+IMPORT = re.compile(r'^\s*(?:from|import) neural_tangents_nb(?:\.([\w.]+)| import ([\w, ]+))', re.M)
 
 def main(nbs=NBS):
     "Exit with a list of the imports that point forward"
+    numbered = [*nbs.glob('[0-9][0-9]*_*.ipynb'), *nbs.glob('apps/*.ipynb')]
     cells = {p: [''.join(c['source']) for c in json.loads(p.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
-             for p in sorted(nbs.glob('[0-9][0-9]*_*.ipynb'))}
-    exports = {p: set(re.findall(r'^#\|\s*default_exp\s+(\w+)', '\n'.join(cs), re.M)) for p, cs in cells.items()}
+             for p in sorted(numbered, key=lambda p: p.name)}
+    exports = {p: set(re.findall(r'^#\|\s*default_exp\s+([\w.]+)', '\n'.join(cs), re.M)) for p, cs in cells.items()}
     bad, known = [], set()
     for p, sources in cells.items():
         for source in sources:

@@ -17,7 +17,7 @@ LIMIT = 600     # seconds for one notebook: more is a hang, as they are written 
 # XLA ends the process at a flag that it does not know, and later versions have the second one no more.
 QUICK = '--xla_backend_optimization_level=0'
 if tuple(map(int, version('jax').split('.')[:2])) < (0, 11): QUICK += ' --xla_cpu_use_fusion_emitters=false'
-OPTIMIZED = {'00b_machine', '06_conv', '07_wide_resnet', '13a_cost', '14_tiles', '15_solvers', '17_sketch', '30_demo'}
+OPTIMIZED = {'00b_machine', '06_conv', '07_wide_resnet', '13a_cost', '14_tiles', '15_solvers', '17_sketch'}
 
 def quickly(env):
     "The environment `env`, with flags by which XLA compiles quickly"
