@@ -17,10 +17,11 @@ import jax, numpy as np
 from jax import lax, numpy as jnp
 from jax.experimental import multihost_utils
 from .core import as_floats, tree_leaves, tree_map, unchecked
-from .cost import speed, work_of
+from .cost import speed
 from .kernel import Kernel
 from .layer import Layer
 from .machine import even, mirrored, on_cpu, places, put, tiled
+from .programs import work_of
 from .progress import watched
 from .rounds import Rounds, everywhere, gathered, in_rounds, joined
 

@@ -12,8 +12,9 @@ from neural_tangents_nb import empirical
 from neural_tangents_nb.core import test_close as close
 from neural_tangents_nb.empirical import (NtkImplementation, empirical_nngp_fn, empirical_ntk_eigenpairs,
     empirical_ntk_trace_fn, empirical_ntk_vp_fn, flatten_kernel, from_equinox, from_flax, gradient_flow_params,
-    kernel_fn_from, leading_eigenpairs, linearize, method_of, ntk_fn_from, ntk_trace_estimate_fn, sides, taylor_expand,
+    leading_eigenpairs, linearize, methods_of, ntk_fn_from, ntk_trace_estimate_fn, sides, taylor_expand,
     unflatten_kernel)
+from neural_tangents_nb.programs import inside
 from neural_tangents_nb.structured import empirical_kernel_fn, empirical_ntk_fn
 
 REFERENCE = Path(__file__).parent/'reference'/'predict_cases.py'
@@ -33,7 +34,7 @@ w1, b1, w2, b2, X, XT = draws(0, (6, 7), (7,), (7, 3), (3,), (5, 6), (4, 6))
 PARAMS = [(w1, b1), (w2, b2)]
 
 
-def ntk(f, implementation, *axes): return jax.jit(ntk_fn_from(method_of(implementation), f, *axes))
+def ntk(f, implementation, *axes): return jax.jit(ntk_fn_from(methods_of(implementation), f, *axes))
 
 
 def exact(f, params, x1, x2):
@@ -97,7 +98,7 @@ def test_memory_of_parts():
     f = lambda p, x: jnp.tanh(x @ p[0]) @ p[1]
     whole = 40*30*(50*200 + 200*40)*8
     for i in (1, 2):
-        k = jax.jit(ntk_fn_from(method_of(i), f, (1,), (), 0))
+        k = jax.jit(ntk_fn_from(methods_of(i), f, (1,), (), 0))
         used = k.lower(*draws(3, (30, 50), (30, 50)), params).compile().memory_analysis()
         assert used is None or used.temp_size_in_bytes < whole/4
 
@@ -189,7 +190,7 @@ def test_errors():
     with pytest.raises(ValueError, match='structure'): linearize(mlp, PARAMS)(PARAMS[0], X)
     with pytest.raises(ValueError, match='different structures'):
         ntk(lambda p, x: (x @ p,) if len(x) == 5 else x @ p, 1)(X, XT, w1)
-    assert method_of('ntk_vector_products') is method_of(NtkImplementation.NTK_VECTOR_PRODUCTS)
+    assert methods_of('ntk_vector_products') == methods_of(NtkImplementation.NTK_VECTOR_PRODUCTS)
 
 
 def test_linearize_trees_and_arguments():
@@ -321,7 +322,6 @@ def test_equinox():
 
 def largest(jaxpr):
     "The number of entries of the largest array in a program"
-    from neural_tangents_nb.empirical import inside
     return max([v.aval.size for e in jaxpr.eqns for v in e.outvars] + [largest(j) for e in jaxpr.eqns for j in inside(e)])
 
 

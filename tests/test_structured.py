@@ -3,10 +3,9 @@ import jax, numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from jax import lax, numpy as jnp
 from neural_tangents_nb.core import test_close as close
-from neural_tangents_nb.empirical import NtkImplementation, jacobian_contraction
-from neural_tangents_nb.structured import (auto, costs, empirical_kernel_fn, empirical_ntk_fn, explain_ntk, plan_of, structured_derivatives)
+from neural_tangents_nb.empirical import NtkImplementation
+from neural_tangents_nb.structured import empirical_kernel_fn, empirical_ntk_fn, explain_ntk, plan_of
 
-IMPLEMENTATIONS = list(NtkImplementation)
 
 def draw(seed, *shapes):
     keys = jax.random.split(jax.random.key(seed), len(shapes))
@@ -83,7 +82,7 @@ NETS = dict(
     sliced=lambda p, x: x @ p[0][:, :3] + jnp.tanh(x @ p[0][:, 3:]) * p[4][:3], reused_bias=lambda p, x: jnp.tanh(x @ p[0] + p[4]) @ p[3] * p[5] + p[5],
     joined=lambda p, x: jnp.concatenate([x @ p[0], jnp.broadcast_to(p[4], (x.shape[0], 6))], 1).reshape(-1, 4, 3).sum(1),
     stopped=lambda p, x: (x @ p[0] * lax.stop_gradient(x @ p[0])) @ p[3], none=lambda p, x: jnp.broadcast_to(p[5], (x.shape[0], 3)),
-    identity=lambda p, x: p[3], norm=lambda p, x: x @ (p[0]/jnp.linalg.norm(p[0], axis=0)) @ p[3],
+    identity=lambda p, x: p[3], empty_pieces=lambda p, x: x @ jnp.roll(p[0], 0, 0) @ jnp.concatenate([p[3][:0], p[3]]), norm=lambda p, x: x @ (p[0]/jnp.linalg.norm(p[0], axis=0)) @ p[3],
     piecewise=lambda p, x: jnp.where(x @ p[0] > 0, x @ p[0], p[4]) @ p[3], maxout=lambda p, x: (x @ p[0]).reshape(-1, 3, 2).max(-1),
     padded=lambda p, x: jnp.pad(x @ p[0], ((0, 0), (1, 2)))[:, ::-1].cumsum(1)[:, 3:6], rolled=lambda p, x: jnp.roll(x, 1, 0) @ p[0],
     mixed=lambda p, x: jnp.roll(x @ p[0], 1, 0) @ p[3], batch_sum=lambda p, x: (x @ p[0]).sum(0, keepdims=True) * jnp.ones_like(x[:, :1]))
