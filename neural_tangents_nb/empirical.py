@@ -163,15 +163,12 @@ def each_side(f, a, b):
 def _columns(f, params, out):
     "The Jacobian by forward mode, of its columns at a time no more than `out` has numbers"
     # So the directions, one for each column, never take more memory than the Jacobian.
-    leaves, treedef = jax.tree.flatten(params)
-    def of(i):
-        at = lambda l: f(treedef.unflatten([*leaves[:i], l, *leaves[i+1:]]))
-        step = lambda j: jax.nn.one_hot(j, leaves[i].size, dtype=leaves[i].dtype)
-        column = lambda j: jax.jvp(at, leaves[i:i+1], [step(j).reshape(leaves[i].shape)])[1]
-        most = min(out.size, leaves[i].size)
-        J = jax.lax.map(column, jnp.arange(leaves[i].size), batch_size=most or None)
-        return jnp.moveaxis(J, 0, -1).reshape(out.shape + leaves[i].shape)
-    return treedef.unflatten(map(of, range(len(leaves))))
+    flat, unravel = ravel_pytree(params)
+    step = lambda i: unravel(jax.nn.one_hot(i, flat.size, dtype=flat.dtype))
+    column = lambda i: jax.jvp(f, (params,), (step(i),))[1].ravel()
+    most = min(out.size, flat.size)
+    J = jax.lax.map(column, jnp.arange(flat.size), batch_size=most or None)
+    return jax.tree.map(lambda a: a.reshape(out.shape + a.shape[1:]), jax.vmap(unravel)(J.T))
 
 def jacobian(f, params):
     "All derivatives of the array `f(params)`: a pytree with leaves `(*output, *leaf)`"

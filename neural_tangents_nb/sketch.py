@@ -33,7 +33,7 @@ def nystrom_features(
     "`features(x)`, of shape `(n, m)`, whose products approximate the kernel"
     l, v = jnp.linalg.eigh(kernel_fn(landmarks, None, get))
     floor = 10*len(l)*jnp.finfo(l.dtype).eps*l[-1]
-    root = v*jnp.where(l > floor, jax.lax.rsqrt(jnp.maximum(l, floor)), 0)
+    root = v*jnp.where(l > floor, jax.lax.rsqrt(jnp.maximum(l, floor)), 0)[None]
     return lambda x: precise(jnp.matmul)(kernel_fn(x, landmarks, get), root)
 
 # %% ../nbs/17_sketch.ipynb #6ae050ec

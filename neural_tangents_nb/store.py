@@ -400,7 +400,7 @@ def store(
     timeout: float = 60., # Seconds without a sign of life after which a worker counts as dead
     wait: bool = True, # Wait for tiles that other workers compute?
     verify: bool = True, # Verify the tiles that are there already?
-    progress: bool|None = None, # Show a progress bar? None: on a terminal
+    progress: bool|None = None, # Show a progress bar? None: where somebody watches
     **kwargs, # Further arguments of `kernel_fn`
 ):
     "Compute a kernel, or what is missing of it, into a Zarr store: a `KernelMatrix`, or several"

@@ -115,23 +115,22 @@ def patches(x, # `(n, channels, *positions)`
     return x.reshape(*x.shape[:2 + len(out)], -1)
 
 def conv(eqn, i, shapes, y, weight):
-    "`conv_general_dilated(x, w)`, with every option; a weight as the image is left to the Jacobian"
-    if i != 1 or weight.dims is not None: return None
-    p = eqn.params
-    (ls, ks, os), g, h = p['dimension_numbers'], p['feature_group_count'], p['batch_group_count']
-    (n, c), (j, c_in) = (shapes[0][a] for a in ls[:2]), (shapes[1][a] for a in ks[:2])
-    window, out, B = [shapes[1][a] for a in ks[2:]], [y[a] for a in os[2:]], g*h
-    P, K, n_out = math.prod(out), math.prod(window), y[os[0]]
+    "`conv_general_dilated(x, w)`; a weight as the image, or groups of examples, are left to `J`"
+    p, (ls, ks, os) = eqn.params, eqn.params['dimension_numbers']
+    if i != 1 or weight.dims is not None or p['batch_group_count'] > 1: return None
+    B, n, (j, c) = p['feature_group_count'], y[os[0]], (shapes[1][a] for a in ks[:2])
+    window, out = [shapes[1][a] for a in ks[2:]], [y[a] for a in os[2:]]
+    P, K = math.prod(out), math.prod(window)
     def x(vals):
-        cut = patches(vals[0].transpose(ls), window, out, p).reshape(h, n_out, g, c_in, P, K)
-        return cut.transpose(0, 2, 1, 4, 3, 5).reshape(B, n_out*P, c_in*K)
+        cut = patches(vals[0].transpose(ls), window, out, p).reshape(n, B, c, P, K)
+        return cut.transpose(1, 0, 3, 2, 4).reshape(B, n*P, c*K)
     def split(u):
-        u = u.transpose(os).reshape(n_out, B, j//B, P)
-        return u.transpose(1, 0, 3, 2).reshape(B, n_out*P, j//B)
+        u = u.transpose(os).reshape(n, B, j//B, P)
+        return u.transpose(1, 0, 3, 2).reshape(B, n*P, j//B)
     def join(k):
-        k = jnp.moveaxis(k.reshape(B, c_in, *window, j//B), -1, 1)
-        return k.reshape(j, c_in, *window).transpose(np.argsort(ks))
-    return Form(('conv', ks, g, h), x, split, join, (os[0], *os[2:]))
+        k = jnp.moveaxis(k.reshape(B, c, *window, j//B), -1, 1)
+        return k.reshape(j, c, *window).transpose(np.argsort(ks))
+    return Form(('conv', ks, B), x, split, join, (os[0], *os[2:]))
 _FORMS['conv_general_dilated'] = conv
 
 # %% ../nbs/12_structured.ipynb #cde8c9b6

@@ -17,10 +17,11 @@ import jax, numpy as np
 from jax import lax, numpy as jnp
 from jax.experimental import multihost_utils
 from .core import as_floats, tree_leaves, tree_map, unchecked
-from .cost import speed, work_of
+from .cost import speed
 from .kernel import Kernel
 from .layer import Layer
 from .machine import even, mirrored, on_cpu, places, put, tiled
+from .programs import work_of
 from .progress import watched
 from .rounds import Rounds, everywhere, gathered, in_rounds, joined
 
@@ -245,7 +246,7 @@ def _out_of_memory(e):
     "Does the exception `e` say that the memory of device or host did not suffice?"
     return isinstance(e, MemoryError) or 'RESOURCE_EXHAUSTED' in str(e)
 
-def until_it_fits(run, t, level=3):
+def until_it_fits(run, t):
     "`run(t)`, with half as many rows a tile while memory does not suffice: `(result, rows)`"
     size = t.size or max(t.shape)
     while True:
@@ -254,7 +255,7 @@ def until_it_fits(run, t, level=3):
             if size < 2 or not _out_of_memory(e): raise
             size = -(-size//2)
             warnings.warn(f'out of memory: tiles are halved to {size} rows; '
-                          f'pass batch_size={size} to begin there', stacklevel=level)
+                          f'pass batch_size={size} to begin there', stacklevel=4)
 
 # %% ../nbs/14_tiles.ipynb #3826b2a5
 def traced(*trees):
@@ -397,6 +398,7 @@ def inputs(x, name, masked=False):
                          'or mark missing entries by a number and pass it as `mask_constant`')
     return x if is_state(x) else jax.tree.map(one, x)
 
+# %% ../nbs/14_tiles.ipynb #5b318830
 def tiling(kernel_fn, x1, x2, args, kwargs, batch_size, devices=(), on_device=True, progress=None,
            program=None):
     "The `Tiling` of a call of `kernel_fn`"
@@ -414,23 +416,23 @@ def _compute(t):
     "All tiles of `t`, joined, where it says"
     state, alone = is_state(t.x1), jax.process_count() == 1
     if traced(t.x1, t.x2, t.args, t.kwargs, t.pairs, lax.full((), 0.)): return run_traced(t)
-    if len(t.devices) < 2: return until_it_fits(run, t, 5)[0]
+    if len(t.devices) < 2: return until_it_fits(run, t)[0]
     if alone and (state or not t.on_device): # devices in turn, and each tile comes home
         part = -(-t.shape[0]//len(t.devices))
-        return until_it_fits(run, dc.replace(t, size=t.size or part), 5)[0]
+        return until_it_fits(run, dc.replace(t, size=t.size or part))[0]
     if state: raise NotImplementedError(
         'several processes cannot continue a Kernel in tiles: give batch the kernel_fn of the '
         'whole network, stax.serial(below, above), and inputs; or call the kernel_fn above '
         'without batch, under jax.jit')
     # Processes must cut alike: none of them may halve its tiles.
-    return until_it_fits(run_sharded, t, 5)[0] if alone else run_sharded(t)
+    return until_it_fits(run_sharded, t)[0] if alone else run_sharded(t)
 
 def batch(
     kernel_fn, # A kernel function `(x1, x2, get, ...)`: analytic, empirical or by Monte Carlo
     batch_size: int|str = 0, # Rows of a tile, at most; 0: a device's part; 'auto': fast, and fits
     device_count: int = -1, # Devices of every process; -1 for all, 0 for the default one
     store_on_device: bool = True, # Keep the result on the devices? If not, it is a NumPy array
-    progress: bool|None = None, # Show a progress bar? None: on a terminal
+    progress: bool|None = None, # Show a progress bar? None: where somebody watches
 ):
     "A function like `kernel_fn` that computes in tiles; half of them when `x2` is None"
     check_batching(batch_size, device_count)
