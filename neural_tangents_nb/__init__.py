@@ -8,6 +8,7 @@ from .empirical import (
     flatten_kernel, from_equinox, from_flax, gradient_flow_params, linearize, taylor_expand, unflatten_kernel)
 from .hyperparameters import fit_hyperparameters
 from .kernel import Kernel
+from .plans import plan
 from .montecarlo import monte_carlo_kernel_fn
 from .store import open_store, store
 from .structured import empirical_kernel_fn, empirical_ntk_fn, explain_ntk
@@ -19,7 +20,7 @@ __all__ = [
     'cost', 'predict', 'stax', 'viz', 'NtkImplementation', 'empirical_nngp_fn', 'empirical_ntk_eigenpairs',
     'empirical_ntk_trace_fn', 'empirical_ntk_vp_fn', 'flatten_kernel', 'from_equinox', 'from_flax',
     'gradient_flow_params', 'linearize', 'taylor_expand', 'unflatten_kernel', 'fit_hyperparameters', 'Kernel',
-    'monte_carlo_kernel_fn', 'open_store', 'store', 'empirical_kernel_fn', 'empirical_ntk_fn', 'explain_ntk', 'Tiled',
+    'monte_carlo_kernel_fn', 'plan', 'open_store', 'store', 'empirical_kernel_fn', 'empirical_ntk_fn', 'explain_ntk', 'Tiled',
     'batch']
 
 

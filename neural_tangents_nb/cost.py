@@ -11,7 +11,8 @@ import jax, numpy as np
 from jax import numpy as jnp
 from fastcore.basics import patch
 from .activations import Relu, pushed
-from .layer import Layer, as_shape
+from .inputs import as_shape
+from .layer import Layer
 from .programs import Work, size_in_bytes, tally, work_of
 
 # %% ../nbs/13a_cost.ipynb #313bc948

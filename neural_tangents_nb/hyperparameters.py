@@ -15,7 +15,8 @@ import jax, numpy as np
 from jax import numpy as jnp
 from jax.typing import ArrayLike
 from . import predict
-from .layer import Layer, as_input, as_key, as_layer, numeric
+from .inputs import as_input, as_key
+from .layer import Layer, as_layer, numeric
 from .solvers import concrete
 if TYPE_CHECKING: from jaxtyping import Float
 else: from typing import Annotated as Float # who runs this needs no jaxtyping

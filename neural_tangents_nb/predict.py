@@ -16,7 +16,7 @@ import jax, numpy as np, scipy # its parts are imported where they are used
 from jax import numpy as jnp
 from .core import canonical_get, select, struct, tree_leaves
 from .kernel import Kernel
-from .machine import apart
+from .machine import outlined
 from .solvers import (
     Cholesky, Eigh, at_once, check_for_ever, check_solver, concrete, iterative,
     diagonal, hosted, noise, phi, precise, rank)
@@ -229,7 +229,7 @@ def _moments(solver, s, r, th_td, k_td, k_dd, k_tt, diag):
         if half is None:
             cov = _less(k_tt, solver.form(2*s, k_td.T, diag), diag)
             return th_td@solver.flow(s, r), cov
-        a = apart(lambda s: solver.flow(s, th_td.T).T)(s) # the flow is symmetric: mean too
+        a = outlined(lambda s: solver.flow(s, th_td.T).T)(s) # the flow is symmetric: mean too
         return a@r, _spread(a, _times(a, half) - k_td, k_tt, diag)
     if not s.ndim: return at(s)
     both = jax.lax.map(at, s.ravel())

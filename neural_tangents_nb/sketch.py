@@ -13,7 +13,8 @@ from jax import numpy as jnp, random
 from jax.typing import ArrayLike
 from fastcore.basics import patch
 from .core import canonical_get, is_tree, select, static, struct
-from .layer import Dense, Layer, Serial, as_input, numeric
+from .inputs import as_input
+from .layer import Dense, Layer, Serial, numeric
 from .activations import Activation
 from .combinators import FanInSum, FanOut, Identity, Parallel
 from .spatial import AvgPool, Flatten, GlobalAvgPool, GlobalSumPool, SumPool
