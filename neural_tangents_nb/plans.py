@@ -7,7 +7,7 @@ __all__ = ['within', 'flat', 'ended', 'Frame', 'split', 'framed', 'mixes_nothing
            'repeated', 'thin', 'segments', 'known', 'with_variances', 'Tiles', 'in_tiles', 'rewritten', 'plan']
 
 # %% ../nbs/10c_plans.ipynb #0bbf0522
-import functools as ft, math
+import dataclasses as dc, functools as ft, math
 from typing import Any
 import jax
 from jax import lax, numpy as jnp
