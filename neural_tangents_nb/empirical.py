@@ -602,14 +602,14 @@ def gradient_flow_params(f: Callable, # `f(params, x, **kwargs)`, one array of o
                          x, # Training inputs
                          y, # Targets, like `f(params, x)`
                          learning_rate=1., # Steps of gradient descent per unit of time
-                         ntk_fn=None, # The NTK with `trace_axes=()`; by default of least work
+                         ntk_fn=None, # The NTK with `trace_axes=()`; by default from Jacobians
                          **kwargs): # Passed to `f`
     "`params_fn(t)`: the linearized network trained until `t` (any shape, `None`: the end)"
     f0, pull = jax.vjp(lambda p: f(p, x, **kwargs), params)
     if jnp.shape(y) != f0.shape:
         raise ValueError(f'`y` has shape {jnp.shape(y)}, f(params, x) has {f0.shape}; they must '
                          f'agree.')
-    ntk_fn = ntk_fn or ntk_fn_from(METHODS, f, ())
+    ntk_fn = ntk_fn or ntk_fn_from({0: jacobian_contraction}, f, ())
     lam, v = jnp.linalg.eigh(flatten_kernel(ntk_fn(x, None, params, **kwargs)))
     lam, error = jnp.maximum(lam, 0), v.T @ (f0 - y).reshape(-1)
     def at(filtered):
