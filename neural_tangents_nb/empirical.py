@@ -195,11 +195,12 @@ def _parts(f, trace_axes, n):
         return jnp.matmul(y, these, precision='highest')
     return part
 
-def _at_once(rows, parts, params, batch, jaxpr):
+def _at_once(rows, parts, params, batch, jaxpr, gain=1):
     "How many of so many `parts`, each so many `rows` of Jacobians; write the loop over them out?"
+    # `gain`: how many more are of use than the cache holds, where the loop is not written out.
     # XLA on CPU has no fast gradient of filters inside a loop.
     unroll = on_cpu() and contains(jaxpr, 'conv_general_dilated')
-    n = int(held()//max(max(batch)*rows*_size(params), 1))
+    n = int((1 if unroll else gain)*held()//max(max(batch)*rows*_size(params), 1))
     return min(max(n, math.ceil(parts/5) if unroll else 1), parts), unroll
 
 def jacobian_contraction(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1)):
@@ -239,9 +240,8 @@ def ntk_vector_products(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1))
     if meets(jaxpr, 'while'): return jacobian_contraction(f1, f2, params, *axes, batch)
     pull = jax.vjp(f2, params)[1]
     column = lambda e: push(f1, params, pull(e.reshape(o2.shape))[0])
-    n, unroll = _at_once(1, o2.size, params, batch[1:], jaxpr)
     # Dense products gain from more columns than a cache holds, convolutions lose.
-    n = n if unroll else min(4*n, o2.size)
+    n, unroll = _at_once(1, o2.size, params, batch[1:], jaxpr, gain=4)
     columns = _a_few(column, jnp.eye(o2.size, dtype=o2.dtype), n, unroll)
     second, out = labels(o1.ndim, *axes)
     k = columns.reshape(*o2.shape, *o1.shape)
