@@ -230,8 +230,9 @@ def push(f, params, v):
 def _a_few(g, xs, n, unroll):
     "`g` of each row of `xs`, `n` at a time"
     if n >= len(xs): return jax.vmap(g)(xs)
-    if not unroll: return jax.lax.map(g, xs, batch_size=n)
-    return jnp.concatenate([jax.vmap(g)(xs[i:i + n]) for i in range(0, len(xs), n)])
+    parts = jnp.pad(xs, [(0, -len(xs) % n), (0, 0)]).reshape(-1, n, xs.shape[1])
+    ys = jax.lax.scan(lambda _, x: (None, jax.vmap(g)(x)), None, parts, unroll=unroll)[1]
+    return ys.reshape(-1, *ys.shape[2:])[:len(xs)]
 
 def ntk_vector_products(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1)):
     "The NTK column by column, each a backward pass through `f2` and a forward pass through `f1`"
