@@ -195,11 +195,12 @@ def _parts(f, trace_axes, n):
         return jnp.matmul(y, these, precision='highest')
     return part
 
-def _at_once(rows, parts, params, batch, jaxpr):
+def _at_once(rows, parts, params, batch, jaxpr, gain=1):
     "How many of so many `parts`, each so many `rows` of Jacobians; write the loop over them out?"
+    # `gain`: how many more are of use than the cache holds, where the loop is not written out.
     # XLA on CPU has no fast gradient of filters inside a loop.
     unroll = on_cpu() and contains(jaxpr, 'conv_general_dilated')
-    n = int(held()//max(max(batch)*rows*_size(params), 1))
+    n = int((1 if unroll else gain)*held()//max(max(batch)*rows*_size(params), 1))
     return min(max(n, math.ceil(parts/5) if unroll else 1), parts), unroll
 
 def jacobian_contraction(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1)):
@@ -229,8 +230,9 @@ def push(f, params, v):
 def _a_few(g, xs, n, unroll):
     "`g` of each row of `xs`, `n` at a time"
     if n >= len(xs): return jax.vmap(g)(xs)
-    if not unroll: return jax.lax.map(g, xs, batch_size=n)
-    return jnp.concatenate([jax.vmap(g)(xs[i:i + n]) for i in range(0, len(xs), n)])
+    parts = jnp.pad(xs, [(0, -len(xs) % n), (0, 0)]).reshape(-1, n, xs.shape[1])
+    ys = jax.lax.scan(lambda _, x: (None, jax.vmap(g)(x)), None, parts, unroll=unroll)[1]
+    return ys.reshape(-1, *ys.shape[2:])[:len(xs)]
 
 def ntk_vector_products(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1)):
     "The NTK column by column, each a backward pass through `f2` and a forward pass through `f1`"
@@ -239,9 +241,8 @@ def ntk_vector_products(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 1))
     if meets(jaxpr, 'while'): return jacobian_contraction(f1, f2, params, *axes, batch)
     pull = jax.vjp(f2, params)[1]
     column = lambda e: push(f1, params, pull(e.reshape(o2.shape))[0])
-    n, unroll = _at_once(1, o2.size, params, batch[1:], jaxpr)
     # Dense products gain from more columns than a cache holds, convolutions lose.
-    n = n if unroll else min(4*n, o2.size)
+    n, unroll = _at_once(1, o2.size, params, batch[1:], jaxpr, gain=4)
     columns = _a_few(column, jnp.eye(o2.size, dtype=o2.dtype), n, unroll)
     second, out = labels(o1.ndim, *axes)
     k = columns.reshape(*o2.shape, *o1.shape)
@@ -602,14 +603,14 @@ def gradient_flow_params(f: Callable, # `f(params, x, **kwargs)`, one array of o
                          x, # Training inputs
                          y, # Targets, like `f(params, x)`
                          learning_rate=1., # Steps of gradient descent per unit of time
-                         ntk_fn=None, # The NTK with `trace_axes=()`; by default of least work
+                         ntk_fn=None, # The NTK with `trace_axes=()`; by default from Jacobians
                          **kwargs): # Passed to `f`
     "`params_fn(t)`: the linearized network trained until `t` (any shape, `None`: the end)"
     f0, pull = jax.vjp(lambda p: f(p, x, **kwargs), params)
     if jnp.shape(y) != f0.shape:
         raise ValueError(f'`y` has shape {jnp.shape(y)}, f(params, x) has {f0.shape}; they must '
                          f'agree.')
-    ntk_fn = ntk_fn or ntk_fn_from(METHODS, f, ())
+    ntk_fn = ntk_fn or ntk_fn_from({0: jacobian_contraction}, f, ())
     lam, v = jnp.linalg.eigh(flatten_kernel(ntk_fn(x, None, params, **kwargs)))
     lam, error = jnp.maximum(lam, 0), v.T @ (f0 - y).reshape(-1)
     def at(filtered):
