@@ -377,12 +377,12 @@ def _result(lay, mean, cov, diag):
 @precise
 def by_solves(train, solver, get, td, tt, cov):
     "`predictions` for ever without factors: one solve for the mean, one for the covariance"
-    theta, prior, diag = _trains[get], _prior[get], cov == 'diag'
+    theta, prior = _trains[get], _prior[get]
     solve = lambda b: np.asarray(solver.solve(b), np.float64)
     weights = once(train.cache, ('weights', theta), lambda: solve(train.y))
     product = lambda k, v: (k if isinstance(k, KernelMatrix) else Whole(k)).matmul(v)
     cast = lambda a: None if a is None else jnp.asarray(a, train.y.dtype)
-    result = lambda mean, c: _result(train.lay, cast(mean), cast(c), diag)
+    result = lambda mean, c: _result(train.lay, cast(mean), cast(c), cov == 'diag')
     mean = product(td(theta), weights)
     if not cov: return result(mean, None)
     wide = lambda k: np.asarray(k).astype(np.float64)
