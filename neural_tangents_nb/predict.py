@@ -172,13 +172,15 @@ def covariance(solver, s, th_td, k_td, k_dd, k_tt):
 def _even(c): return c if c.ndim == 1 else (c + c.T)/2 # symmetric to the last digit
 
 # %% ../nbs/16_predict.ipynb #7b41d9e2
+@precise
 def moments(solver, s, *args):
     "`posterior` at times `s` of any shape: by LAPACK for numbers of the host, else one program"
     leaves = [l for l in (s, *args) if l is not None]
     if not isinstance(solver, Cholesky) or not hosted(solver.u, *leaves):
         return _moments(solver, s, *args)
-    mean, cov = posterior(solver, s, *(None if a is None else at_hand(a) for a in args))
-    return jax.device_put((mean, cov))
+    # Solves by SciPy. Products by JAX: the threads of two libraries contend for the same cores.
+    y, th_td, *rest = args
+    return jax.device_put(posterior(solver, s, y, at_hand(th_td), *rest))
 
 @jax.jit
 @precise
