@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ARCHITECTURES', 'RATIOS', 'LEVELS', 'PART', 'SHARPNESS', 'FORMAT', 'ARRAYS', 'network', 'padded', 'kernels',
-           'variances', 'flow', 'iterated', 'product', 'check_targets', 'needed', 'Ensemble', 'unformed', 'merged',
-           'LeftOut', 'leave_one_out', 'leave_fold_out', 'Calibration', 'calibrated', 'check_options', 'Infinite',
+           'variances', 'solver_of', 'check_targets', 'needed', 'Ensemble', 'unformed', 'merged', 'LeftOut',
+           'leave_one_out', 'leave_fold_out', 'Calibration', 'calibrated', 'check_options', 'Infinite',
            'InfiniteRegressor', 'InfiniteClassifier', 'probabilities', 'log_loss', 'encoded', 'decoded', 'load']
 
 # %% ../nbs/20_estimators.ipynb #6917d6c1
@@ -19,7 +19,6 @@ from enum import Enum
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 import jax, numpy as np
-import scipy.linalg
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -28,9 +27,9 @@ from fastcore.basics import patch
 from .activations import Erf, Relu
 from .combinators import FanInSum, FanOut, Identity, parallel
 from .layer import Dense, Layer, as_layer, serial
-from .predict import Marginals, alike, class_probabilities
-from .solvers import CG
-from .matrix import KernelMatrix, Tiled
+from .predict import Marginals, alike, class_probabilities, covariance
+from .solvers import CG, Cholesky, Eigh
+from .matrix import Tiled
 from .tiles import batch
 if TYPE_CHECKING: from jaxtyping import Float, Int, Shaped
 else: from typing import Annotated as Float, Annotated as Int, Annotated as Shaped
@@ -85,34 +84,15 @@ def variances(net: Layer, x: 'Float[np.ndarray, "n *input"]') -> 'Float[np.ndarr
     return (v if v.ndim == 1 else np.diagonal(v))[:len(x)]
 
 # %% ../nbs/20_estimators.ipynb #c3e9e82d
-def flow(a, t, solver):
-    "The function that applies $\\varphi_t(A)$ to the columns of a matrix; `t=None` is $A^{-1}$"
-    if t is None and solver == 'cholesky':
-        try: factor = scipy.linalg.cho_factor(a, lower=True)
-        except np.linalg.LinAlgError as e: raise ValueError(
-            'the training kernel is singular: give some `noise` (say 1e-4), remove duplicate rows, '
-            'or take solver="eigh"') from e
-        return lambda b: scipy.linalg.cho_solve(factor, b)
-    l, v = np.linalg.eigh(a)
-    l = np.where(l > 10*len(l)*np.finfo(l.dtype).eps*l[-1], l, 0)
-    f = np.divide(1., l, out=np.full_like(l, 0. if t is None else t), where=l > 0)
-    if t is not None: f = np.where(l > 0, -np.expm1(-l*t)*f, t)
-    return lambda b: v@(f[:, None]*(v.T@b))
-
-def iterated(k, r):
-    "The functions that apply $A^{-1}$ and $A=K+rI$ to columns, by products with `k` alone"
-    def wide(f):
-        def run(*args):
-            with jax.enable_x64(True): return f(*args)
-        return run
+def solver_of(k, r, t, name):
+    "The solver `name` of the kernel `k` with noise `r`"
     # The residual is relative to targets of variance one: far below any noise.
-    solver = wide(lambda: CG(k, r, rtol=1e-6))()
-    return wide(solver.solve), wide(solver.times)
-
-def product(k, b):
-    "`k@b` for a matrix, or for one that is never formed"
-    if not isinstance(k, KernelMatrix): return k@b
-    with jax.enable_x64(True): return k.matmul(b)
+    if name == 'cg': return CG(k, r, rtol=1e-6)
+    if name == 'eigh' or t is not None: return Eigh.of(k, r)
+    try: return Cholesky.of(k, r)
+    except np.linalg.LinAlgError as e: raise ValueError(
+        'the training kernel is singular: give some `noise` (say 1e-4), remove duplicate rows, '
+        'or take solver="eigh"') from e
 
 def check_targets(ks: dict, y, kind: str):
     "Raise unless `ks` has the kernels that `kind` needs, of the points of targets `y` `(n, q)`"
@@ -139,27 +119,22 @@ class Ensemble:
         solver: str = 'cholesky', # or 'eigh', or 'cg', by products with the kernels
     ):
         check_targets(ks, y, kind)
-        self.kind, k = kind, ks[kind]
-        with jax.enable_x64(True): r = noise*float(np.mean(k.diagonal()))
-        if solver == 'cg': self.flow, times = iterated(k, r)
-        else:
-            a = k + r*np.eye(len(k))
-            self.flow, times = flow(a, t, solver), a.__matmul__
-        self.prior = times if kind == 'nngp' else lambda b: product(ks['nngp'], b)
-        self.weights = self.flow(y)
+        self.kind, self.t, k = kind, t, ks[kind]
+        self.prior = None if kind == 'nngp' else ks['nngp']
+        with jax.enable_x64(True):
+            self.solver = solver_of(k, noise*float(np.mean(k.diagonal())), t, solver)
+            self.weights = np.array(self.solver.flow(t, y))
     def predict(self,
         k_td: dict, # `(m, n)` kernels by name
         k_tt: np.ndarray|None = None, # `(m,)` variances or `(m, m)` covariances at initialization
     ): # `(m, q)`, and None, `(m,)` or `(m, m)`
         "Means, and variances or covariances as `k_tt` is given"
         self.check_test(k_td, k_tt)
-        mean, k_dt = k_td[self.kind]@self.weights, k_td['nngp'].T
+        mean = k_td[self.kind]@self.weights
         if k_tt is None: return mean, None
-        a = self.flow(k_td[self.kind].T)
-        c = self.prior(a) - 2*k_dt
-        if k_tt.ndim == 1: return mean, np.maximum(k_tt + (a*c).sum(0), 0)
-        half = a.T@c
-        return mean, k_tt + (half + half.T)/2
+        with jax.enable_x64(True): cov = np.array(covariance(
+            self.solver, self.t, k_td[self.kind], k_td['nngp'], self.prior, k_tt))
+        return mean, np.maximum(cov, 0) if cov.ndim == 1 else cov
     def check_test(self, k_td, k_tt):
         n, m = len(self.weights), len(k_td['nngp'])
         for name in needed(self.kind):

@@ -261,11 +261,9 @@ def test_windows_are_one_gather_an_axis(window):
     program = str(jax.make_jaxpr(lambda x: patches(x, window, (8, 8), p))(jnp.ones((2, 3, 8, 8))))
     assert program.count(' gather[') == 2 and not program.count(' slice[')
 
-def test_one_flow_gives_mean_and_covariance():
-    "Of many times too, and the mean is that without covariances"
+def test_a_mean_does_not_depend_on_the_covariance():
+    "At many times too"
     k, r, th, k_td = (jnp.asarray(rng.randn(*s)) for s in ((9, 9), (9, 2), (4, 9), (4, 9)))
     solver, s = Eigh.of(k@k.T), jnp.asarray([.1, 3., jnp.inf])
     args = solver, s, r, th, k_td, k@k.T, jnp.eye(4)
-    program = str(jax.make_jaxpr(lambda *a: _moments(*a, diag=False))(*args))
-    assert program.count(' expm1') == 1
-    close(_moments(*args, diag=False)[0], _moments(solver, s, r, th, None, None, None, diag=False)[0], rtol=1e-12) # other sums of the same numbers
+    close(_moments(*args)[0], _moments(solver, s, r, th)[0], rtol=1e-12) # other sums of the same numbers
