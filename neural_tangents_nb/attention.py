@@ -11,7 +11,8 @@ import dataclasses as dc, enum, functools as ft, math
 import jax, numpy as np
 from jax import lax, numpy as jnp, random
 from .core import struct, static
-from .kernel import diagonals, both_hidden, hidden, join, reads_covariances, to_front
+from .kernel import (
+    both_hidden, diagonals, hidden, join, reads_covariances, to_front)
 from .layer import Layer, channels_masked
 from .norm import two_sided
 
@@ -176,7 +177,8 @@ class GlobalSelfAttention(Attention):
         n = k.shape1[k.channel_axis]
         n_emb, n_all = self.embedded(n)
         w, wr = (1., 1.) if self.pos_emb_type is PositionalEmbedding.SUM else (n/n_all, n_emb/n_all)
-        R = position_covariance(k.positions, k.nngp.dtype, self.pos_emb_decay_fn, self.pos_emb_p_norm)
+        decay = self.pos_emb_decay_fn
+        R = position_covariance(k.positions, k.nngp.dtype, decay, self.pos_emb_p_norm)
         R = wr*self.W_pos_emb_std**2*R
         k = k.affine(w, R)
         if self.trainable: k = k.learn(R)
@@ -201,7 +203,8 @@ class GlobalSelfAttention(Attention):
     def kernel(self, k):
         attention = self.linear_kernel if self.linear_scaling else self.sqrt_kernel
         attended, n_weights = attention(k.replace(groups=()))
-        scale, shift = (self.W_out_std*self.W_value_std)**2, 0. if self.b_std is None else self.b_std**2
+        scale = (self.W_out_std*self.W_value_std)**2
+        shift = 0. if self.b_std is None else self.b_std**2
         own = n_weights*scale*attended.nngp + shift if self.trainable else 0.
         return attended.weighted(scale, None if self.b_std is None else shift, own)
     def total(self, a, nb):

@@ -13,8 +13,9 @@ from jax import lax, numpy as jnp, random
 from .core import struct, static, is_tree, tree_leaves, tree_map
 from .inputs import MaskedArray, as_shape
 from .kernel import (
-    Kernel, Need, diagonals, join, joint, mixture, pointwise)
-from .layer import Axes, Container, Inputs, Layer, Sequence, Step, as_layer, rows_of, serial
+    Need, join, joint, mixture, pointwise)
+from .layer import (
+    Axes, Container, Inputs, Layer, Sequence, Step, as_layer, rows_of)
 
 # %% ../nbs/04_combinators.ipynb #1b3cf7d5
 @struct
@@ -239,7 +240,8 @@ class FanInConcat(FanIn):
         k = ks[0]
         before = [i for i in range(a) if i not in (k.batch_axis, k.channel_axis)]
         def merge(arrays, nb, full):
-            if a == k.batch_axis: return jnp.concatenate(arrays) if nb == 1 else block_diag(arrays, 0)
+            if a == k.batch_axis:
+                return jnp.concatenate(arrays) if nb == 1 else block_diag(arrays, 0)
             if full: return block_diag(arrays, nb + 2*len(before))
             return jnp.concatenate(arrays, nb + len(before))
         return join(ks, lambda bs: merge(bs, 2, k.full), lambda bs: merge(bs, k.covs, k.own_full))

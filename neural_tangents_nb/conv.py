@@ -88,7 +88,8 @@ class Convolution(Affine):
         return tuple(out[c] for c in self.specs[2])
     def weights_shape(self, s):
         per_group = s[self.channel_axis]//self.feature_group_count
-        sizes = dict(zip(self.letters[1], self.filter_shape), I=per_group, O=self.width(self.out_chan))
+        out = self.width(self.out_chan)
+        sizes = dict(zip(self.letters[1], self.filter_shape), I=per_group, O=out)
         return tuple(sizes[c] for c in self.specs[1])
     def bias_shape(self, s):
         return tuple(self.width(self.out_chan) if c == 'C' else 1 for c in self.specs[2])
@@ -151,12 +152,14 @@ class Conv(Convolution):
         out = super().kernel(k)
         one_each = k.shape1[self.channel_axis] == self.feature_group_count
         unlike = k.is_input or bool(k.groups) or not k.n_positions
-        if self.feature_group_count > 1 and (one_each or unlike): return out.replace(is_gaussian=False)
+        if self.feature_group_count > 1 and (one_each or unlike):
+            return out.replace(is_gaussian=False)
         return out
     def _groups(self, s):
         "Check the number of groups against inputs of shape `s`"
         g, n = self.feature_group_count, s[self.channel_axis]
-        if not isinstance(g, (int, np.integer)) or g < 1 or n % g or self.width(self.out_chan) % g: raise ValueError(
+        natural = isinstance(g, (int, np.integer)) and g > 0
+        if not natural or n % g or self.width(self.out_chan) % g: raise ValueError(
             f'`feature_group_count`={g} must divide '
             f'the {n} channels read and the {self.width(self.out_chan)} written')
     def shape(self, s):
@@ -179,7 +182,7 @@ class ConvTranspose(Convolution):
     s: tuple = static((1, 1)) # Width scales of input and output in the standard parameterization
     trainable: bool = static(True) # Do the weights train, that is, add to the NTK?
     def window(self, n, size, stride, gap):
-        "Padding: `SAME` has `n*stride` outputs, `CIRCULAR` is the adjoint of the circular convolution"
+        "`SAME` has `n*stride` outputs, `CIRCULAR` is the adjoint of the circular convolution"
         k, s, padding = size, stride, Padding(self.padding)
         if padding is Padding.CIRCULAR:
             lo = k - 1 - max(k - s, 0)//2
@@ -222,7 +225,8 @@ class ConvLocal(Convolution):
         k = super().kernel(k.narrow(Need(EQUAL, EQUAL, k.holds.examples)))
         return embedded(k) if want.across is ALL else k
     def weights_shape(self, s):
-        sizes = dict(zip(self.specs[2], self.shape(s)), I=self.fan_in(s), O=self.width(self.out_chan))
+        out = self.width(self.out_chan)
+        sizes = dict(zip(self.specs[2], self.shape(s)), I=self.fan_in(s), O=out)
         return tuple(sizes[c] for c in self.specs[1])
     def bias_shape(self, s):
         return tuple(1 if c == 'N' else n for c, n in zip(self.specs[2], self.shape(s)))

@@ -104,7 +104,8 @@ class Aggregate(Layer):
         if self.aggregate_axis is None: return tuple(i for i in range(ndim) if i not in kept)
         axes = as_axes(self.aggregate_axis, ndim, 'aggregate_axis')
         if kept & set(axes):
-            raise ValueError(f'{self!r}: `aggregate_axis` must not contain the batch or channel axis')
+            raise ValueError(
+                f'{self!r}: `aggregate_axis` must not contain the batch or channel axis')
         return axes
     def map_of(self, pattern, n, sizes, slots):
         "The map of activations `(n, *positions, m)` for one batch of graphs"

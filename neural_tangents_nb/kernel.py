@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['NONE', 'EQUAL', 'ALL', 'QUANTITIES', 'Slice', 'spread', 'diagonals', 'Pairs', 'Need', 'keep', 'joint', 'pointwise',
            'reads_variances', 'mixes_positions', 'reads_covariances', 'equal_positions', 'Layout', 'Law', 'Kernel',
-           'moments', 'to_front', 'lift', 'narrowed', 'equal_pairs', 'mixture', 'check_gaussian', 'join', 'hidden',
-           'both_hidden', 'masked', 'two_batches', 'reshaped', 'sliced', 'spots', 'transposed', 'flipped', 'Cut',
-           'as_index', 'full_index', 'index_shape', 'plain', 'indexed', 'Dot', 'check_dot', 'multiplied']
+           'moments', 'to_front', 'lift', 'narrowed', 'equal_pairs', 'mixture', 'with_tangent', 'check_gaussian',
+           'join', 'hidden', 'both_hidden', 'masked', 'two_batches', 'reshaped', 'sliced', 'spots', 'transposed',
+           'flipped', 'Cut', 'as_index', 'full_index', 'index_shape', 'plain', 'indexed', 'Dot', 'check_dot',
+           'multiplied']
 
 # %% ../nbs/01_kernel.ipynb #357e076e
-import dataclasses as dc, math, string
+import dataclasses as dc, string
 from enum import IntEnum
 from typing import NamedTuple
 import jax, numpy as np
@@ -127,7 +128,8 @@ def _renamed(k, changes):
     at = lambda part: new.get(part, changes.get(part, getattr(k, part)))
     for name, v in changes.items():
         if name in _OLD: new[_OLD[name][0]] = dc.replace(at(_OLD[name][0]), **{_OLD[name][1]: v})
-        elif name == 'diagonal_batch': new['holds'] = dc.replace(at('holds'), examples=Pairs(ALL - bool(v)))
+        elif name == 'diagonal_batch':
+            new['holds'] = dc.replace(at('holds'), examples=Pairs(ALL - bool(v)))
         elif name == 'diagonal_spatial':
             h, level = at('holds'), Pairs(ALL - bool(v))
             new['holds'] = dc.replace(h, across=level, within=h.within and level)
@@ -179,7 +181,7 @@ class Kernel:
         return v1, v1 if self.one_batch else one(self.cov2)
 
     def each(self, cross, own1, own2=None):
-        "Apply `cross` to `nngp` and to a tangent kernel that is there, `own1` to `cov1`, `own2` to `cov2`"
+        "Apply `cross` to `nngp` and, if it is there, `ntk`; `own1` to `cov1`, `own2` to `cov2`"
         own = lambda f, c: None if c is None else f(c)
         ntk = self.ntk if self.ntk is None or self.ntk.ndim == 0 else cross(self.ntk)
         return dc.replace(self, nngp=cross(self.nngp), ntk=ntk, cov1=own(own1, self.cov1),
@@ -190,7 +192,7 @@ class Kernel:
         return mixture((w, f(g)) for w, g in self.groups) if self.groups else f(self)
 
     def linear(self, op):
-        "Apply `op(block, n_batch_axes, all_positions)`, a linear map over positions, to every block"
+        "Apply to every block `op(block, n_batch_axes, all_positions)`, linear over positions"
         return self.by_group(lambda k: k.each(
             lambda a: op(a, 2, k.full), lambda c: op(c, k.covs, k.own_full)))
 
@@ -205,7 +207,7 @@ class Kernel:
         return k.replace(nngp=up(k.nngp), cov1=up(k.cov1), cov2=up(k.cov2))
 
     def learn(self, own=None):
-        "Add to the NTK the contribution of a layer's own weights: by default its output's covariance"
+        "Add to the NTK what a layer's own weights contribute, by default its output's covariance"
         if self.ntk is None: return self
         nngp = materialized(lambda: self.nngp) # it has two readers: the NTK, and who comes next
         own = nngp if own is None else jnp.broadcast_to(own, nngp.shape).astype(nngp.dtype)
@@ -266,7 +268,7 @@ class Kernel:
         "The state of `lax.dot_general` between the activations of each batch and a constant"
         return multiplied(self, other1, other2, is_lhs, dimension_numbers)
     def __getitem__(self, idx):
-        "The state of indexed activations: slices anywhere but along channels, integers at positions"
+        "The state of indexed activations: slices but along channels, integers at positions"
         return indexed(self, idx)
     def asdict(self):
         "All quantities by the names of `neural_tangents` (shallow)"
@@ -282,8 +284,9 @@ class Kernel:
     def __neg__(self): return self
     __pos__ = __neg__
 
-QUANTITIES = (*_BLOCKS, 'x1_is_x2', 'is_gaussian', 'is_reversed', 'is_input', 'diagonal_batch',
-              'diagonal_spatial', 'shape1', 'shape2', 'batch_axis', 'channel_axis', 'mask1', 'mask2')
+QUANTITIES = (
+    *_BLOCKS, 'x1_is_x2', 'is_gaussian', 'is_reversed', 'is_input', 'diagonal_batch',
+    'diagonal_spatial', 'shape1', 'shape2', 'batch_axis', 'channel_axis', 'mask1', 'mask2')
 
 # %% ../nbs/01_kernel.ipynb #42e5ccb8
 def moments(
@@ -364,6 +367,11 @@ def mixture(groups):
         if getattr(first, name) is None: return None
         return sum(w*getattr(k, name) for w, k in groups)
     return first.replace(**{n: average(n) for n in _BLOCKS}, is_gaussian=False, groups=groups)
+
+def with_tangent(k, other):
+    "The state `k` with the NTK of `other`, also in each channel group"
+    groups = tuple((w, with_tangent(g, o)) for (w, g), (_, o) in zip(k.groups, other.groups))
+    return k.replace(ntk=other.ntk, groups=groups)
 
 def check_gaussian(k, name, error=ValueError, why=''):
     "Raise unless the activations, or those of each channel group, are Gaussian of mean zero"
@@ -573,7 +581,7 @@ class Dot:
     def shape(self, s, c):
         return tuple(c[l[1]] if isinstance(l, tuple) else s[l] for l in self.labels)
     def block(self, a, nb, full, b, c, left, right):
-        "The product of a block of covariances with `left` along its rows and `right` along its columns"
+        "The product of a block with `left` along its rows and `right` along its columns"
         rows = [*range(self.ndim), *(l for l in self.labels if isinstance(l, tuple))]
         R = dict(zip(rows, string.ascii_lowercase))
         out = self.batch(b)
@@ -582,7 +590,8 @@ class Dot:
         pair = lambda l: R[l] if R[l] == C[l] else R[l] + C[l]
         of = lambda labels: ''.join(pair(l) for l in labels if l not in (b, c, out))
         const = lambda L: ''.join(L[self.matched(i)] for i in range(self.cdim))
-        spec = f'{pair(b)}{of(range(self.ndim))},{const(R)},{const(C)}->{pair(out)}{of(self.labels)}'
+        block = f'{pair(b)}{of(range(self.ndim))}'
+        spec = f'{block},{const(R)},{const(C)}->{pair(out)}{of(self.labels)}'
         return jnp.einsum(spec, a, left, right, precision=lax.Precision.HIGHEST)
 
 # %% ../nbs/01_kernel.ipynb #c4322e99

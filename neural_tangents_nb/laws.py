@@ -213,8 +213,8 @@ def monte_carlo(b):
     return ' '.join(f'{z_score(g, e):.1f}' for g, e in zip(got, exact)) + ' s.e.'
 
 # %% ../nbs/02a_laws.ipynb #0cc390a2
-LAWS = (declared_shape, symmetric, variances, positive, narrow_is_diagonal, planned, tiles, compiled,
-        differentiable, single_precision, other_layout, shortened, monte_carlo)
+LAWS = (declared_shape, symmetric, variances, positive, narrow_is_diagonal, planned, tiles,
+        compiled, differentiable, single_precision, other_layout, shortened, monte_carlo)
 
 def check(
     layer, # The layer to put to the test

@@ -197,6 +197,9 @@ class Inputs:
             mask = lambda x: None if x is None else find_mask(x, self.mask_constant)
             return lift(x1, x2, self.ntk, need, b, c, mask(x1), mask(x2))
         return tree_map(one, self.x1, self.x2, self.axes, need)
+    def one_batch(self, x):
+        "The inputs `x` alone, of which no NTK is wanted"
+        return dc.replace(self, x1=x, x2=None, ntk=False)
 
 def layout_of(axes, ndim):
     "Batch and channel axis of inputs of `ndim` axes, of which the network says `axes`"
@@ -224,7 +227,7 @@ class Asked:
     within = property(lambda a: NONE if a.names and set(a.names) <= {'nngp', 'ntk'} else ALL)
     def want(self, states):
         "The pairs wanted of the output, if kernel `states` go in and not arrays"
-        level = lambda diagonal, default: default if diagonal is None else Pairs(ALL - bool(diagonal))
+        level = lambda flag, default: default if flag is None else Pairs(ALL - bool(flag))
         across = EQUAL if states and all(k.diagonal_spatial for k in states) else ALL
         examples = ALL if states and not all(k.diagonal_batch for k in states) else EQUAL
         across = level(self.diagonal_spatial, across)
@@ -266,7 +269,7 @@ def _quantity(k, name):
     return jnp.broadcast_to(v, k.nngp.shape) if name == 'ntk' else v
 
 def pick(k, get):
-    "The quantities `get` of a kernel state, or of each in a tree; of what is picked already, itself"
+    "The quantities `get` of a kernel state or of each in a tree, or what is picked already"
     if get is None or not states_in(k): return k
     return tree_map(lambda k: select(get, lambda n: _quantity(k, n), 'AnalyticKernel'), k)
 
@@ -321,7 +324,7 @@ def check_weights(layer):
 
 @struct
 class Affine(Layer):
-    "A layer with weights; a subclass has the fields `W_std`, `b_std`, `parameterization`, `s`, `trainable`"
+    "A layer with weights, as `Dense`, whose fields from `W_std` on it has as well"
     squares: tuple|None = dc.field(default_factory=lambda: None, init=False, repr=False)
     def __post_init__(self): check_weights(self)
     def variances(self):

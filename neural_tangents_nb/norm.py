@@ -191,7 +191,7 @@ class BatchNorm(Layer):
             entries = n*math.prod(k.positions)
             if entries < max(2, self.min_entries): raise ValueError(
                 f'{self!r} got a batch of {entries} entries (examples times positions). '
-                'Its kernel is a limit of many entries, with a relative error of order 2/(entries-1), '
+                'Its kernel is a limit of many entries, with an error of order 2/(entries-1), '
                 'and is not defined otherwise: use larger batches, '
                 'or lower `min_entries` (to 2 at least) if that error is acceptable')
         k = center(k)

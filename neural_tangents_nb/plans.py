@@ -15,7 +15,8 @@ from fastcore.basics import patch
 from .core import struct, static, is_tree, tree_leaves, tree_map
 from .kernel import ALL, EQUAL, NONE, Kernel, Need, pointwise, spots
 from .inputs import as_shape
-from .layer import Asked, Dense, Inputs, Layer, Sequence, Serial, Step, layout_of, numeric, pick
+from .layer import (
+    Asked, Dense, Inputs, Layer, Sequence, Serial, Step, layout_of, numeric, pick)
 from .activations import Activation
 from .combinators import Branches, Repetition
 from .conv import Conv
@@ -25,8 +26,8 @@ from .machine import corners, mirrored, on_cpu, outlined, tile_of, tiled
 def within(f, step):
     "`step` with the pass `f` applied to the programs of its branches"
     if not isinstance(step, Branches): return step
-    return dc.replace(step, programs=tuple(dc.replace(p, steps=f(p.steps)) if isinstance(p, Sequence)
-                                           else p for p in step.programs))
+    one = lambda p: dc.replace(p, steps=f(p.steps)) if isinstance(p, Sequence) else p
+    return dc.replace(step, programs=tuple(map(one, step.programs)))
 
 def flat(steps):
     "The steps of nested sequences in a row"
@@ -112,7 +113,8 @@ def grouped(steps):
         s = within(grouped, s)
         starts = isinstance(getattr(s, 'layer', None), Activation)
         last = groups[-1] if groups else []
-        if not starts and last and mixes_nothing(s) and isinstance(last[0].layer, Activation): last.append(s)
+        goes_on = not starts and last and isinstance(last[0].layer, Activation)
+        if goes_on and mixes_nothing(s): last.append(s)
         else: groups.append([s])
     return tuple(Outlined(tuple(g)) if isinstance(g[0].layer, Activation) else g[0] for g in groups)
 
@@ -132,7 +134,8 @@ class Loop:
         blocks = list(self.blocks)
         for _ in range(2):
             if len(blocks) < 3: break
-            if _form(jax.eval_shape(step, k, blocks[0])) == _form(k): return _scanned(step, k, blocks)
+            if _form(jax.eval_shape(step, k, blocks[0])) == _form(k):
+                return _scanned(step, k, blocks)
             k, blocks = step(k, blocks[0]), blocks[1:]
         return ft.reduce(step, blocks, k)
 
@@ -214,7 +217,7 @@ class Tiles:
         "For each example of both batches of the inputs `k` the variances after each segment"
         @jax.jit # traced once for both batches
         def one(x):
-            k1, out = dc.replace(k, x1=jnp.expand_dims(x, self.axis), x2=None, ntk=False), []
+            k1, out = k.one_batch(jnp.expand_dims(x, self.axis)), []
             for p in self.exact:
                 k1 = p.run(k1)
                 out.append(known(k1))
@@ -233,7 +236,8 @@ class Tiles:
             state = dc.replace(k, x1=a, x2=b).lift(self.need)
             at = jnp.arange(self.tile[0])
             if k.x2 is None: state = state.replace(same_example=(i + at)[:, None] == j + at)
-            for p, v1, v2 in zip(self.programs, vs1, vs2): state = with_variances(p.run(state), v1, v2)
+            for p, v1, v2 in zip(self.programs, vs1, vs2):
+                state = with_variances(p.run(state), v1, v2)
             return pick(self.programs[-1].run(state), self.get)
         def mirror(t): return jax.tree.map(lambda a: mirrored(a, self.want.across is ALL), t)
         shape = xs[0].shape[self.axis], xs[-1].shape[self.axis]
@@ -290,7 +294,6 @@ def plan(
     get='ntk', # What will be asked for
 ):
     "The program by which `net.kernel_fn` computes: a value that shows itself"
-    as_array = lambda s: tree_map(lambda s: jax.ShapeDtypeStruct(s, jnp.result_type(float)), s)
     shapes = lambda s: None if s is None else jax.tree.map(
         lambda s: jax.ShapeDtypeStruct(s, jnp.result_type(float)), as_shape(s),
         is_leaf=lambda s: isinstance(s, tuple) and all(isinstance(n, int) for n in s))

@@ -70,7 +70,7 @@ class Pool(Layer):
         y = box(x, tuple((a,) for a in axes), tuple(windows))
         return y if self.average is False else self.averaged(y, x.shape, axes, windows)
     def averaged(self, y, s, axes, windows):
-        "Divide a window sum by the window's size, or with `normalize_edges` by that of its part inside"
+        "A window sum over the window's size, or with `normalize_edges` that of its part inside"
         if not self.normalize_edges or Padding(self.padding) is not Padding.SAME:
             return y/math.prod(w.size for w in windows)
         for a, w in zip(axes, windows):
@@ -85,7 +85,8 @@ class Pool(Layer):
         return k.linear(lambda a, nb, full: self.pool(a, range(nb, a.ndim), ws(full)))
     def mask(self, m, s):
         at = self.spots(s)
-        return centres(channels_masked(m, self.channel_axis), at, self.windows([s[a] for a in at]), s)
+        windows = self.windows([s[a] for a in at])
+        return centres(channels_masked(m, self.channel_axis), at, windows, s)
 
 # %% ../nbs/05_spatial.ipynb #fbce79aa
 def centres(m, axes, windows, s):
@@ -161,7 +162,8 @@ class GlobalAvgPool(GlobalPool):
         return x.sum(self.spots(x.ndim))/(n if batch_last else n[:, None])
     def kernel(self, k):
         n = math.prod(k.positions)
-        if k.mask1 is None and k.mask2 is None: return self.sums(k).linear(lambda a, nb, full: a/n**2)
+        if k.mask1 is None and k.mask2 is None:
+            return self.sums(k).linear(lambda a, nb, full: a/n**2)
         def over(m, s, size):
             w = jnp.full(size, 1/n) if m is None else 1/self.count(m, s)
             return w.astype(k.nngp.dtype)
@@ -196,7 +198,8 @@ class Resize(Layer):
         return tuple(n if m == -1 else m for n, m in zip(s, self.sizes))
     def need(self, want):
         b, c = (a % len(self.sizes) for a in (self.batch_axis, self.channel_axis))
-        if any(m != -1 for a, m in enumerate(self.sizes) if a not in (b, c)): want = mixes_positions(want)
+        moved = any(m != -1 for a, m in enumerate(self.sizes) if a not in (b, c))
+        if moved: want = mixes_positions(want)
         return want if self.sizes[b] == -1 else dc.replace(joint(want), examples=ALL)
     def matrix(self, n, m, dtype):
         "What multiplies an axis of `n` positions to give `m`"
@@ -299,4 +302,5 @@ class DotGeneral(Layer):
         seen = (~jnp.broadcast_to(m, s)).astype(jnp.result_type(float))
         return self.multiply(seen, jnp.ones(jnp.shape(self.constant), seen.dtype)) == 0
     def kernel(self, k):
-        return k.dot_general(self.constant, self.constant, self.lhs is not None, self.dimension_numbers)
+        c = self.constant
+        return k.dot_general(c, c, self.lhs is not None, self.dimension_numbers)
