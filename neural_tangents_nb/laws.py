@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LAWS', 'Bench', 'declared_shape', 'symmetric', 'variances', 'gram', 'positive', 'narrow_is_diagonal', 'planned',
-           'tiles', 'compiled', 'differentiable', 'single_precision', 'other_layout', 'shortened', 'finite_kernels',
-           'monte_carlo', 'check']
+           'tiles', 'compiled', 'differentiable', 'single_precision', 'other_layout', 'shortened', 'slopes',
+           'finite_kernels', 'monte_carlo', 'check']
 
 # %% ../nbs/02a_laws.ipynb #8b3dbd13
 import dataclasses as dc, functools as ft, math
@@ -179,6 +179,39 @@ def shortened(b):
     assert abs(rest) <= rtol_of(x1.dtype)*jnp.abs(k[0]).sum(), 'hidden positions have covariance'
     return error(k[0][visible], s[0])
 
+# %% ../nbs/02a_laws.ipynb #1ec432e0
+def _pairs(dtype):
+    "Variances and covariances `(k11, k12, k22)` of pairs of Gaussians, away from cusps"
+    rows = [(p, r*math.sqrt(p*q), q) for p, q in ((1., 1.), (.3, 1.2), (.6, .7))
+            for r in (-.9, -.4, 1e-3, .5, .9)]
+    return tuple(jnp.asarray(rows, dtype).T)
+
+def _on_grid(f, k, nodes=64):
+    r"$\mathbb{E}[f(u)f(v)]$ by a Gauss-Hermite rule in two dimensions"
+    z, w = np.polynomial.hermite_e.hermegauss(nodes)
+    (z1, z2), w = np.meshgrid(z, z), np.outer(w, w)/(2*np.pi)
+    k11, k12, k22 = (np.asarray(a, float)[:, None, None] for a in k)
+    u, v = np.sqrt(k11)*z1, k12/np.sqrt(k11)*z1 + np.sqrt(k22 - k12**2/k11)*z2
+    return (w*np.asarray(f(u))*np.asarray(f(v))).sum((1, 2))
+
+def slopes(b):
+    "A nonlinearity's `dual` is an expectation, `ddual`, `dvar`, `variance` are its slopes, diagonal"
+    act = b.layer
+    if not hasattr(act, 'dual'): return 'has no dual'
+    k = _pairs(jnp.result_type(float))
+    value, pull = jax.vjp(act.dual, *k)
+    auto, rtol = pull(jnp.ones_like(value)), math.sqrt(rtol_of(value.dtype)) # digits lost near 1
+    stated = act.dvar(*k), act.ddual(*k), act.dvar(*k[::-1])
+    for name, s, a in zip(('dvar', 'ddual', 'dvar'), stated, auto):
+        if act.jumps and name == 'ddual': continue
+        assert error(s, a) < rtol, f'`{name}` is not the slope of `dual`: {s} against {a}'
+    test_close(act.variance(k[0]), act.dual(k[0], k[0], k[0]), rtol)
+    try: grid = _on_grid(act.fn, k)
+    except NotImplementedError: return 'has no finite network'
+    far = error(value, grid)
+    assert far < .02, f'`dual` is not the expectation of `fn`: {value} against {grid}'
+    return far
+
 # %% ../nbs/02a_laws.ipynb #61650005
 def _outputs(b, net, key):
     kinit, kapply = random.split(key)
@@ -214,7 +247,7 @@ def monte_carlo(b):
 
 # %% ../nbs/02a_laws.ipynb #0cc390a2
 LAWS = (declared_shape, symmetric, variances, positive, narrow_is_diagonal, planned, tiles,
-        compiled, differentiable, single_precision, other_layout, shortened, monte_carlo)
+        compiled, differentiable, slopes, single_precision, other_layout, shortened, monte_carlo)
 
 def check(
     layer, # The layer to put to the test
