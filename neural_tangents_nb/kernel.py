@@ -126,7 +126,9 @@ def _renamed(k, changes):
     "`changes` of a state with the older names replaced by the fields that hold them"
     new = {}
     at = lambda part: new.get(part, changes.get(part, getattr(k, part)))
+    one_batch = k.one_batch and changes.get('cov2', k.cov2) is None
     for name, v in changes.items():
+        if name == 'shape2' and one_batch: continue # it is `shape1`
         if name in _OLD: new[_OLD[name][0]] = dc.replace(at(_OLD[name][0]), **{_OLD[name][1]: v})
         elif name == 'diagonal_batch':
             new['holds'] = dc.replace(at('holds'), examples=Pairs(ALL - bool(v)))
@@ -421,7 +423,8 @@ def two_batches(k):
     "A state of one batch as one of that batch twice"
     if not k.one_batch: return k
     groups = tuple((w, two_batches(g)) for w, g in k.groups)
-    return k.replace(cov2=k.cov1, mask2=k.mask1, shape2=k.shape1, groups=groups)
+    layout = dc.replace(k.layout, shape2=k.shape1)
+    return k.replace(cov2=k.cov1, mask2=k.mask1, layout=layout, groups=groups)
 
 def reshaped(k, shape, **changes):
     "The state in which a shape `s` is `shape(s)`, and with other `changes`, also in its groups"

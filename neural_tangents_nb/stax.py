@@ -14,7 +14,7 @@ __all__ = ['Kernel', 'Need', 'Affine', 'Dense', 'Layer', 'MaskedArray', 'serial'
            'supports_masking']
 
 # %% ../nbs/10b_stax.ipynb #3e641077
-from .kernel import Kernel, Need, Pairs
+from .kernel import Kernel, Need
 from .inputs import MaskedArray, unmask_fn
 from .layer import Affine, Dense, Layer, serial
 from .laws import check

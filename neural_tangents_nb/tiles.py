@@ -72,7 +72,7 @@ class Tiling:
     @property
     def symmetric(self):
         "Are both batches one?"
-        return tree_leaves(self.x1)[0].cov2 is None if is_state(self.x1) else self.x2 is None
+        return tree_leaves(self.x1)[0].one_batch if is_state(self.x1) else self.x2 is None
     def part(self, rows, columns=None):
         "For `rows`, a `(start, number)`, and as many columns; without, for one batch of these rows"
         if is_state(self.x1):
@@ -237,7 +237,7 @@ def _with_ends(t, blocks, place=_itself):
         if not t.symmetric: ends |= dict(cov2=columns.cov2, mask2=columns.mask2)
         return one.replace(
             **blocks, **jax.tree.map(place, ends), shape1=rows.shape1, groups=(),
-            shape2=rows.shape1 if t.symmetric else columns.shape2,
+            shape2=None if t.symmetric else columns.shape2,
             x1_is_x2=one.x1_is_x2 & same)
     return tree_map(whole, one, rows, columns, blocks)
 
