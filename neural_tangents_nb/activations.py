@@ -37,6 +37,8 @@ class Activation(Layer):
     def variance(self, k):
         r"$\mathbb{E}[\phi(u)^2]$ for a variance `k`; override where it is simpler"
         return pushed(self, k, k, k)
+    smooth = math.inf # How often can $\phi(u)$ be differentiated in mean square?
+    def smoothed(self, s): return s.through(self.smooth)
     def need(self, want): return reads_variances(want)
     def apply(self, params, x): return self.fn(x)
     def kernel(self, k):
@@ -210,6 +212,8 @@ class Kinked(SharedDuals):
     def fn(self, x): # one factor, which is the derivative too: at 0 the mean of both slopes
         return x*jnp.where(x > 0, self.b, jnp.where(x < 0, self.a, (self.a + self.b)/2))
     def bend(self): return (self.a - self.b)**2/(2*math.pi)
+    @property
+    def smooth(self): return math.inf if self.a is self.b or self.a == self.b else 1
     def duals(self, k11, k12, k22):
         theta, sliver = arc_sliver(*half(k11, k12, k22), k12)
         beyond, bend = signed(k12), self.bend() # a zero has its sign too
@@ -252,7 +256,7 @@ class Abs(Kinked):
 @struct
 class Sign(Activation):
     r"$\mathrm{sign}(x)$; the NTK is 0"
-    jumps = True
+    jumps, smooth = True, 0
     def fn(self, x): return jnp.sign(x)
     def dual(self, k11, k12, k22): return 1 - 2/math.pi*angle(k11, k12, k22)
     def ddual(self, k11, k12, k22): return 0*(k11 + k12 + k22)
@@ -370,6 +374,7 @@ class RectifiedMonomial(Activation):
     r"$x^n$ for $x\ge0$, else 0"
     degree: int = static() # $n\ge0$
     jumps = property(lambda self: self.degree == 0)
+    smooth = property(lambda self: self.degree)
     def __post_init__(self): _degree(self.degree)
     def fn(self, x): return jnp.where(x >= 0, x, 0)**self.degree*(x >= 0)
     def dual(self, *k):
@@ -596,6 +601,7 @@ def _arcs(k11, k12, k22):
 # %% ../nbs/03_activations.ipynb #424d22d4
 class ExpLinear(Activation):
     r"scale $\times\,(x$ for $x>0$, $\alpha(e^x-1)$ for $x\le0)$"
+    smooth = property(lambda self: 2 if self.alpha == 1 else 1)
     def fn(self, x): return self.scale*jnp.where(x > 0, x, self.alpha*jnp.expm1(jnp.minimum(x, 0)))
     def dual(self, *k):
         a, b, mixed, same = _arcs(*k)

@@ -88,6 +88,7 @@ class Attention(Layer):
             if not isinstance(n, (int, np.integer)) or n < 1:
                 raise ValueError(f'`{name}` must be a positive integer, got {n!r}')
     def need(self, want): return reads_covariances(want)
+    def smoothed(self, s): return s.learned()
     def mask(self, m, s): return channels_masked(m, self.channel_axis)
     def shape(self, s):
         c = self.channel_axis % len(s)

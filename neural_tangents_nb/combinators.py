@@ -15,7 +15,7 @@ from .inputs import MaskedArray, as_shape
 from .kernel import (
     Need, join, joint, mixture, pointwise)
 from .layer import (
-    Axes, Container, Inputs, Layer, Sequence, Step, as_layer, rows_of)
+    Axes, Container, Inputs, Layer, Sequence, Smoothness, Step, as_layer, rows_of)
 
 # %% ../nbs/04_combinators.ipynb #1b3cf7d5
 @struct
@@ -32,6 +32,7 @@ class FanOut(Layer):
     num: int = static() # How many copies
     def shape(self, s): return [s]*self.num
     def need(self, want): return ft.reduce(Need.join, tree_leaves(want))
+    def smoothed(self, s): return [s]*self.num
     def mask(self, m, s): return [m]*self.num
     def axes(self, then=Axes((None, None))):
         if not isinstance(then, list): return then
@@ -76,6 +77,9 @@ class Parallel(Container):
         raise ValueError(f'parallel takes a list of {n} shapes, got the one shape {as_shape(s)}; '
                          f'put FanOut({n}) before it')
     def shape(self, s): return tuple(l.shape(b) for l, b in zip(self.layers, self.shapes(s)))
+    def smoothed(self, s):
+        branches = s if isinstance(s, list) else [s]*len(self.layers)
+        return [l.smoothed(b) for l, b in zip(self.layers, branches)]
     def init(self, key, s):
         keys = random.split(key, len(self.layers))
         return tuple(l.init(k, b) for l, k, b in zip(self.layers, keys, self.shapes(s)))
@@ -109,6 +113,7 @@ def parallel(*layers) -> Parallel:
 class FanIn(Layer):
     "A layer that merges a list of branches"
     def lower(self, want): return Merge(self, want, self.need(want))
+    def smoothed(self, s): return Smoothness(*map(min, zip(*s)))
     def merged(self, s): raise NotImplementedError
     def need(self, want): return pointwise(want)
     def shape(self, s):
@@ -270,6 +275,9 @@ class Repeat(Container):
             f'got {s} to {out} in {self.layer!r}')
         return s
     def mask(self, m, s): return self.layer.mask(m, s) if self.n else m
+    def smoothed(self, s):
+        for _ in range(min(self.n, 3)): s = self.layer.smoothed(s) # then it changes no more
+        return s
     def init(self, key, s):
         subs = []
         for _ in range(self.n):
