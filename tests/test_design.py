@@ -18,14 +18,14 @@ def conv(n=4): return stax.Conv(n, (3, 3), padding='SAME', W_std=1.3, b_std=.1)
 def test_a_state_has_few_fields(): assert len(dc.fields(Kernel)) <= 12
 
 def test_methods_of_a_state_stand_in_its_class():
-    "Nobody patches `Kernel`: by `@patch` and `self: Kernel`, or by assignment"
+    "Nobody patches `Kernel`, by `@patch` and `self: Kernel` or by assignment; but how it shows itself needs the pictures, which come later"
     def patched(tree):
         for f in ast.walk(tree):
             if isinstance(f, ast.FunctionDef) and any('patch' in ast.unparse(d) for d in f.decorator_list):
                 if f.args.args and 'Kernel' in ast.unparse(f.args.args[0].annotation or ast.Constant(0)): yield f.name
             if isinstance(f, ast.Assign): yield from (ast.unparse(t) for t in f.targets if ast.unparse(t).startswith('Kernel.'))
     assert list(patched(ast.parse('@patch\ndef f(self: Kernel): pass\nKernel.g = f'))) # it finds some where there are some
-    assert not [(p.name, n) for p in LIBRARY.rglob('*.py') for n in patched(ast.parse(p.read_text(encoding='utf-8')))]
+    assert not [(p.name, n) for p in LIBRARY.rglob('*.py') for n in patched(ast.parse(p.read_text(encoding='utf-8'))) if n != '_repr_html_']
 
 @pytest.mark.parametrize('plan, most', [(True, 14), (False, 9)])
 def test_few_frames_lie_between_a_call_and_a_dual(plan, most, monkeypatch):

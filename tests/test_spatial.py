@@ -6,7 +6,7 @@ from jax import lax, numpy as jnp, random
 from reference import cases
 from neural_tangents_nb import activations, combinators, conv, layer, spatial
 from neural_tangents_nb.core import error, test_close as close
-from neural_tangents_nb.kernel import Need, lift
+from neural_tangents_nb.kernel import Need, Slice, lift
 from neural_tangents_nb.conv import Conv, ConvLocal, ConvTranspose
 from neural_tangents_nb.layer import Dense, serial
 from neural_tangents_nb.spatial import *

@@ -249,7 +249,7 @@ def test_zeros_go_with_the_nonlinearity_in_every_turn_of_a_loop(monkeypatch):
     net = stax.serial(*[conv(), stax.Relu()]*6, stax.Flatten())
     assert steps(net) == 'Conv 5*[(Relu Frame) Conv] (Relu) Flatten'
     other = stax.serial(conv(), stax.Erf(), *[conv(), stax.Relu()]*6, stax.Flatten())
-    assert steps(other) == 'Conv 5*[(Relu Frame) Conv] (Relu) Flatten'
+    assert steps(other) == 'Conv (Erf Frame) 5*[Conv (Relu Frame)] Conv (Relu) Flatten'
 
 @pytest.mark.parametrize('vmap', [None, 0])
 @pytest.mark.parametrize('method', NtkImplementation)
