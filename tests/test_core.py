@@ -52,7 +52,7 @@ def test_bad_widths_and_scales(layer, error, words):
 def test_numbers_show_as_numbers():
     "Whatever holds a number, a network shows it as one"
     for v in 1.5, np.float64(1.5), np.array(1.5), jnp.array(1.5): assert repr(stax.Dense(3, v)) == 'Dense(3, W_std=1.5)'
-    assert ', True, is_gaussian' in repr(fcn().kernel_fn(X1, None))
+    assert ', True, layout=' in repr(fcn().kernel_fn(X1, None))
     assert repr(stax.Dense(3, jnp.ones(2))) == f'Dense(3, W_std=<{jnp.ones(2).dtype}[2]>)'
 
 

@@ -6,8 +6,9 @@ from jax import lax, numpy as jnp, random
 from reference import cases
 from neural_tangents_nb import activations, combinators, conv, layer, spatial
 from neural_tangents_nb.core import error, test_close as close
-from neural_tangents_nb.kernel import Need, lift
+from neural_tangents_nb.kernel import ALL, EQUAL, Need, Slice, lift
 from neural_tangents_nb.conv import Conv, ConvLocal, ConvTranspose
+from neural_tangents_nb.inputs import unmask_fn
 from neural_tangents_nb.layer import Dense, serial
 from neural_tangents_nb.spatial import *
 
@@ -34,7 +35,7 @@ def test_resized_kernels_were_recorded_with_height_and_width_exchanged():
 def commutes(layer, b=0, c=-1):
     y1, y2 = layer.apply_fn((), x1), layer.apply_fn((), x2)
     k = layer.kernel_fn(x1, x2, diagonal_batch=False)
-    for name in ('nngp', 'cov1', 'cov2'): close(getattr(k, name), getattr(lift(y1, y2, need=Need(1, 2), batch_axis=b, channel_axis=c), name))
+    for name in ('nngp', 'cov1', 'cov2'): close(getattr(k, name), getattr(lift(y1, y2, need=Need(examples=ALL), batch_axis=b, channel_axis=c), name))
     assert k.shape1 == y1.shape and k.shape2 == y2.shape
 
 @pytest.mark.parametrize('layer', [AvgPool((3, 2), (2, 1), 'CIRCULAR'), SumPool((2, 2), padding='SAME'), ImageResize((-1, 4, 8, -1), 'lanczos3'),
@@ -100,12 +101,12 @@ def test_masks_move_with_the_windows():
 
 def test_feature_wise_masks_agree_with_the_finite_network():
     x = x1.at[0, 1, 1, 0].set(100.).at[0, 4:].set(100.)
-    y = layer.unmask_fn(serial(AvgPool((2, 2)), GlobalAvgPool()).apply_fn)([(), ()], x, mask_constant=100.)
+    y = unmask_fn(serial(AvgPool((2, 2)), GlobalAvgPool()).apply_fn)([(), ()], x, mask_constant=100.)
     close(serial(AvgPool((2, 2)), GlobalAvgPool()).kernel_fn(x, None, 'nngp', mask_constant=100.), y@y.T/3)
 
 def test_errors_say_what_to_do():
     for words, make in (('3 position', lambda: AvgPool((2,)).init_fn(random.key(0), (1, 4, 4, 4, 2))),
-                        ('all position pairs', lambda: AvgPool((2, 2)).kernel_fn(lift(x1, need=Need(0)))),
+                        ('all position pairs', lambda: AvgPool((2, 2)).kernel_fn(lift(x1, need=Need(EQUAL, EQUAL)))),
                         ('ntk', lambda: Conv(1, (2, 2), parameterization='NTP')), ('SAME', lambda: Conv(1, (2, 2), padding='valid')),
                         ('two Ellipses', lambda: Index(Slice[..., 0, ...])), ('channel axis', lambda: ImageResize((-1, 2, 2, 5), 'linear'))):
         with pytest.raises((ValueError, NotImplementedError), match=words): make()

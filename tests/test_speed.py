@@ -1,12 +1,13 @@
 "What makes kernels fast is counted, not timed: tiles, traces, sizes of programs"
 import jax, numpy as np, pytest
 from jax import numpy as jnp
-import neural_tangents_nb.layer as layer
-from neural_tangents_nb import stax
-from neural_tangents_nb.activations import pushed
+import neural_tangents_nb as nt
+from neural_tangents_nb import core, plans, stax
+from neural_tangents_nb.activations import Kinked, pushed
 from neural_tangents_nb.core import struct, test_close as close
 from neural_tangents_nb.cost import work_of
-from neural_tangents_nb.machine import corners
+from neural_tangents_nb.layer import Asked, Inputs, infinite
+from neural_tangents_nb.machine import corners, tile_of
 from neural_tangents_nb.empirical import NtkImplementation
 from neural_tangents_nb.predict import _moments
 from neural_tangents_nb.solvers import Eigh
@@ -27,75 +28,76 @@ NETS = dict(
     groups_pooled=(stax.serial(conv(), stax.FanOut(2), stax.parallel(stax.serial(stax.Relu(), conv(5)), stax.Conv(3, (1, 1), padding='SAME', W_std=2.)),
                                stax.FanInConcat(-1), pool(), stax.Erf(), conv()), images))
 
-def in_tiles(monkeypatch): monkeypatch.setattr(layer, 'tile_of', lambda n1, n2, p, square=False: (2, 2) if square else (2, 3))
+def in_tiles(monkeypatch): monkeypatch.setattr(plans, 'tile_of', lambda n1, n2, p, square=False: (2, 2) if square else (2, 3))
 
 @pytest.mark.parametrize('name, one', [('dense', False), ('dense', True), ('pooled_in_between', False), ('pooled_in_between', True), ('groups_pooled', False)])
 def test_tiles_are_parts_of_the_whole(name, one, monkeypatch):
     net, (x1, x2) = NETS[name]
     get = ('nngp', 'ntk')
-    f = lambda: jax.jit(lambda: layer._infinite(net, x1, None if one else x2, x1.min() if name == 'dense' else None, {}, True,
-                                                layer.wanted(net, x1, get, None, None), get))() # one entry is missing
+    f = lambda: jax.jit(lambda: infinite(net, x1, None if one else x2, x1.min() if name == 'dense' else None, {}, Asked(get)))() # one entry is missing
+    plan = lambda: repr(nt.plan(net, x1.shape, None if one else x2.shape, get))
     whole = f()
+    assert not plan().startswith('tiles(')
     in_tiles(monkeypatch)
+    assert plan().startswith(f'tiles({(2, 2) if one else (2, 3)}, ')
     close(f(), whole, rtol=1e-12) # the same sums, but for the blocks of matrix products
 
 def test_what_cannot_be_cut():
     "Examples told apart, mixed, or pooled within a branch, where no variances can be handed on"
-    cut = lambda net, x: net.tile(x, None, layer.wanted(net, x, ('ntk',), None, None))
-    big = jax.ShapeDtypeStruct((2000, 8, 8, 3), jnp.float32)
+    cut = lambda net: isinstance(nt.plan(net, (2000, 8, 8, 3)), plans.Tiles)
     plain = stax.serial(conv(), stax.Relu(), pool(), conv(), stax.Relu(), stax.GlobalAvgPool())
-    assert cut(plain, big)
+    assert cut(plain)
     dropout, norm = (stax.serial(conv(), l, stax.Relu(), conv()) for l in (stax.Dropout(.5), stax.BatchNorm()))
     branch = stax.serial(conv(), branches(stax.serial(stax.Relu(), pool(), conv()), stax.serial(pool(), conv())), stax.Relu(), stax.GlobalAvgPool())
     attention = stax.serial(conv(), stax.Relu(), stax.GlobalSelfAttention(1, 1, 1, 1), stax.Relu(), stax.GlobalAvgPool())
-    for net in (dropout, norm, branch, attention): assert cut(net, big) is None
+    for net in (dropout, norm, branch, attention): assert not cut(net)
 
 def test_dense_layers_go_with_the_nonlinearity_before_them():
     "One computation for a nonlinearity and what mixes nothing behind it; what mixes positions stays alone"
-    sizes = lambda *layers: [len(u) for u in layer._units([(l, None) for l in layers])]
+    def sizes(*layers): # 0 for a layer that is no part of a group
+        steps = plans.flat(stax.serial(*layers).lower(Asked('ntk').want([])).steps)
+        return [len(s.steps) if isinstance(s, plans.Outlined) else 0 for s in plans.grouped(steps)]
     dense = stax.Dense(1)
-    assert sizes(dense, stax.Relu(), dense, dense, stax.Erf()) == [1, 3, 1]
-    assert sizes(dense, stax.Relu(), dense, stax.Erf(), dense) == [1, 2, 2]
-    assert sizes(dense, dense, stax.Relu(), stax.Erf()) == [2, 1, 1]
-    assert sizes(conv(), stax.Relu(), pool(), dense, stax.Relu()) == [1, 1, 1, 1, 1]
-    assert sizes(conv(), stax.Relu(), dense, stax.Relu(), conv(), dense) == [1, 2, 1, 1, 1]
+    assert sizes(dense, stax.Relu(), dense, dense, stax.Erf()) == [0, 3, 1]
+    assert sizes(dense, stax.Relu(), dense, stax.Erf(), dense) == [0, 2, 2]
+    assert sizes(dense, dense, stax.Relu(), stax.Erf()) == [0, 0, 1, 1]
+    assert sizes(conv(), stax.Relu(), pool(), dense, stax.Relu()) == [0, 1, 0, 0, 1]
+    assert sizes(conv(), stax.Relu(), dense, stax.Relu(), conv(), dense) == [0, 2, 1, 0, 0]
 
 def test_blocks_begin_with_the_nonlinearity():
     "So that in loops too a dense layer goes with the nonlinearity before it, though of the last one less is wanted"
-    def sizes(*acts):
-        net = stax.serial(*[l for act in acts for l in (stax.Dense(1), act())], stax.Dense(1))
-        return [[len(b) for b in blocks] for blocks, _ in net.blocks(layer.Need(own=-1))]
-    assert sizes(*[stax.Relu]*3) == [[1], [2, 2], [2]]
-    assert sizes(stax.Relu, stax.Erf, stax.Rbf) == [[7]] # nothing repeats
-    assert sizes(stax.Erf, *[stax.Relu]*4, stax.Rbf) == [[3], [2, 2, 2, 2], [2]]
-    cnn = stax.serial(*[conv(), stax.Relu()]*5, pool())
-    blocks = cnn.blocks(layer.Need(own=-1))[0][0] # convolutions are computed alone anyway
-    assert len(blocks) == 4 and all(type(b[0]) is type(conv()) for b in blocks)
+    def plan(*acts): return repr(nt.plan(stax.serial(*[l for act in acts for l in (stax.Dense(1), act())], stax.Dense(1)), (3, 5)))
+    group = lambda act: f'outlined({act}(), Dense(1))'
+    assert plan(*[stax.Relu]*3) == f"serial(Dense(1), loop(2, {group('Relu')}), {group('Relu')})"
+    assert plan(stax.Relu, stax.Erf, stax.Rbf) == f"serial(Dense(1), {', '.join(map(group, ('Relu', 'Erf', 'Rbf')))})" # nothing repeats
+    assert plan(stax.Erf, *[stax.Relu]*4, stax.Rbf) == f"serial(Dense(1), {group('Erf')}, loop(4, {group('Relu')}), {group('Rbf')})"
+    cnn = nt.plan(stax.serial(*[conv(), stax.Relu()]*5, pool()), (2, 8, 8, 3)) # convolutions are computed alone anyway
+    assert len(cnn.steps[0].blocks) == 4 and all(type(b[0].layer) is type(conv()) for b in cnn.steps[0].blocks)
 
 def test_equal_layers_are_one_program():
     "Of two equal blocks in a row one is written; the last, of which less is read, is another"
     def kept(*widths):
         net = stax.serial(*[l for n in widths for l in (stax.Dense(n, 1.3, .1), stax.Relu())], stax.Dense(1))
         return jax.jit(lambda a, b: net.kernel_fn(a, b, 'ntk')).lower(jnp.ones((3, 5)), jnp.ones((4, 5))).as_text().count('inlineable = "false"')
-    assert kept(8, 8, 8) == 2
-    assert kept(8, 7, 8) == 3
+    assert kept(8, 8, 8) == 3 # the covariance before the first nonlinearity, a loop of two, the last block
+    assert kept(8, 7, 8) == 4
 
 def test_tiles_do_not_ask_again_what_was_asked(monkeypatch):
     "Inputs of `batch` are checked as a whole; those of a call are checked by it"
     net, (x1, x2) = NETS['dense']
     seen = []
-    monkeypatch.setattr(layer, '_check_finite', lambda x, name: seen.append(layer._trusted.get()))
+    monkeypatch.setattr(core, 'check_finite', lambda *args, **kwargs: seen.append(core._unchecked.get()))
     batch(net.kernel_fn, 3, 0)(x1, x2, 'ntk')
-    assert len(seen) > 2 and all(seen)
+    assert len(seen) > 4 and not any(seen[:2]) and all(seen[2:]) # both wholes, then their parts
     net.kernel_fn(x1, x2, 'ntk')
     assert seen[-2:] == [False, False]
+    monkeypatch.undo()
     with pytest.raises(ValueError, match='`x1` has NaN'): batch(net.kernel_fn, 3, 0)(x1.at[0, 0].set(np.nan), x2, 'ntk')
 
 def test_gradients_pass_through_tiles(monkeypatch):
     net, (x1, _) = NETS['dense']
     w = jnp.asarray(rng.randn(7, 7))
-    want = layer.wanted(net, x1, ('ntk',), None, None)
-    slope = lambda: jax.jit(jax.grad(lambda x: (w*layer._infinite(net, x, None, None, {}, True, want, 'ntk')).sum()))(x1)
+    slope = lambda: jax.jit(jax.grad(lambda x: (w*infinite(net, x, None, None, {}, Asked('ntk'))).sum()))(x1)
     whole = slope()
     in_tiles(monkeypatch)
     close(slope(), whole, rtol=1e-10) # a slope at a cusp has a root of a difference in it, and loses some digits
@@ -109,7 +111,7 @@ def test_half_the_tiles_when_both_batches_are_one():
     net, _ = NETS['dense']
     x = jax.ShapeDtypeStruct((2000, 10), jnp.float32)
     two, one = (scans(jax.make_jaxpr(lambda a, b: net.kernel_fn(a, b, 'ntk'))(x, y).jaxpr) for y in (x, None))
-    n = len(corners(2000, layer.tile_of(2000, 2000, 1, True)[0]))
+    n = len(corners(2000, tile_of(2000, 2000, 1, True)[0]))
     assert one == [n*(n + 1)//2]
     work = [work_of(lambda a, b: net.kernel_fn(a, b, 'ntk'), x, y) for y in (x, None)]
     # four tiles a side: 10 of 16, and here a little more for the examples themselves
@@ -123,9 +125,8 @@ def test_nobody_computes_covariances_that_nobody_reads():
     assert kernel < .45*state # one block instead of three
 
 def test_no_retrace(monkeypatch):
-    relu, traces = type(stax.Relu()), []
-    duals = relu.duals
-    monkeypatch.setattr(relu, 'duals', lambda self, *k: traces.append(1) or duals(self, *k))
+    duals, traces = Kinked.duals, []
+    monkeypatch.setattr(Kinked, 'duals', lambda self, *k: traces.append(1) or duals(self, *k))
     x = jnp.asarray(rng.randn(37, 4)) # a shape of no other test: duals of equal shapes are traced once in a process
     run = lambda W_std: stax.serial(stax.Dense(1, W_std), stax.LeakyRelu(W_std/10), stax.Dense(1)).kernel_fn(x, None, 'ntk')
     run(1.)
@@ -144,19 +145,17 @@ def test_a_layer_and_its_kernel_share_the_angle():
         assert count(both, 'multiply') < 1.5*count(dual, 'multiply'), act
 
 def test_a_stated_dual_is_not_that_of_the_class_above():
-    "`duals` of a class above are not those of who states `dual` or `ddual` anew"
+    "Who states `dual` or `ddual` below a class with `duals` would be passed over: it is refused; who states `duals` is heard"
+    for name in 'dual', 'ddual':
+        with pytest.raises(TypeError, match='states `dual` or `ddual`'): type('Half', (stax.Erf,), {name: lambda self, *k: 0.})
     @struct
-    class Twice(type(stax.Relu())):
-        def dual(self, *k): return 2*super().dual(*k)
-    @struct
-    class Half(type(stax.Erf())):
-        def ddual(self, *k): return super().ddual(*k)/2
+    class Twice(stax.Relu):
+        def duals(self, *k): return tuple(2*v for v in super().duals(*k))
     k = jnp.float32([1., .3, 2.])
-    for new, old, factors in ((Twice(0., 1.), stax.Relu(), (2, 1)), (Half(), stax.Erf(), (1, .5))):
-        for value, expected, factor in zip(new.duals(*k), old.duals(*k), factors): close(value, factor*expected)
+    close(Twice().dual(*k), 2*stax.Relu().dual(*k))
     x = jnp.ones((2, 3))
-    nngp, relu = (stax.serial(stax.Dense(1), act).kernel_fn(x, x + 1, ('nngp', 'ntk')) for act in (Twice(0., 1.), stax.Relu()))
-    close(nngp.nngp, 2*relu.nngp)
+    twice, relu = (stax.serial(stax.Dense(1), act).kernel_fn(x, x + 1, ('nngp', 'ntk')) for act in (Twice(), stax.Relu()))
+    close(twice, jax.tree.map(lambda a: 2*a, relu))
 
 def test_transformations_keep_apart_what_was():
     "Under vmap and in derivatives the functions inside a layer do not become computations of their own"
@@ -198,7 +197,20 @@ WIDE = dict(
             stax.Conv(1, (3, 3), padding='SAME', dimension_numbers=('NWHC', 'HWIO', 'NHWC'))],
     nested=[stax.serial(conv(), stax.Relu()), stax.serial(conv(), stax.Erf()), stax.serial(conv())])
 
-def written(monkeypatch, yes): monkeypatch.setattr('neural_tangents_nb.conv.padded_before', lambda n: yes)
+def written(monkeypatch, yes):
+    "Let the nonlinearity write the zeros around images however small they are, or never"
+    split = plans.split
+    monkeypatch.setattr(plans, 'split', lambda step, s, pairs: split(step, s, 2**20) if yes else None)
+
+def names(program):
+    "Names of the layers in the steps in which they are computed: a group is in parentheses, a loop in brackets"
+    def name(s):
+        if isinstance(s, plans.Outlined): return f"({' '.join(map(name, s.steps))})"
+        if isinstance(s, plans.Loop): return f"{len(s.blocks)}*[{' '.join(map(name, s.blocks[0]))}]"
+        return type(s.layer).__name__
+    return ' '.join(map(name, program.steps))
+
+def steps(net, x=images): return names(nt.plan(net, x[0].shape, x[1].shape)) # 20 pairs of 64 positions each
 
 @pytest.mark.parametrize('name', WIDE)
 @pytest.mark.parametrize('last', [stax.Flatten, stax.GlobalAvgPool])
@@ -206,43 +218,38 @@ def test_padding_written_by_the_nonlinearity_is_padding(name, last, monkeypatch)
     net = stax.serial(conv(), stax.Relu(), *WIDE[name], stax.Relu(), conv(), stax.Relu(), last(), stax.Dense(1))
     x1, x2 = (x[:, :6, :7] for x in images)
     get = ('nngp', 'ntk', 'cov1')
-    f = lambda w: jax.jit(lambda w: layer._infinite(net, w*x1, x2, None, {}, True, layer.wanted(net, x1, get, None, None), get))(w)
-    written(monkeypatch, False)
-    want, slope = f(1.), jax.grad(lambda w: f(w)[1].sum())(1.)
+    f = lambda w: jax.jit(lambda w: infinite(net, w*x1, x2, None, {}, Asked(get)))(w)
+    with monkeypatch.context() as m:
+        written(m, False)
+        want, slope = f(1.), jax.grad(lambda w: f(w)[1].sum())(1.)
     written(monkeypatch, True)
-    frames = [type(l).__name__ for l in net.stepped(net.layers[0].kernel_fn(x1, x2), layer.Need()).layers].count('Frame')
+    frames = sum(str(s.layer).count('Frame(') for s in nt.plan(net, x1.shape, x2.shape, get).steps)
     assert frames == str(net).count('Conv(') - 1 # the first one comes behind no nonlinearity
     close(f(1.), want, rtol=1e-12); close(jax.grad(lambda w: f(w)[1].sum())(1.), slope, rtol=1e-9) # the same sums
-
-def steps(net, x=images): # 20 pairs of 64 positions each
-    "Names of the layers in the steps in which they are computed, block by block"
-    k = layer._lift(net, x[0], x[1], None, True, net.need(layer.Need()))
-    return [[[type(l).__name__ for l in b] for b in blocks] for blocks, _ in net.stepped(k, layer.Need()).blocks(layer.Need())]
 
 def test_what_is_padded_by_a_pass_of_its_own(monkeypatch):
     "Behind no nonlinearity; strides, no padding, opposite edges, one axis, windows wider than the image; small blocks; masks"
     behind = lambda l: stax.serial(conv(), stax.Relu(), l)
-    assert steps(behind(conv()), [x[:, :5, :5] for x in images]) == [[['Conv', 'ABRelu', 'Conv']]]
+    assert steps(behind(conv())) == 'Conv (Relu) Conv'
+    assert 'Frame' in names(nt.plan(behind(conv()), (40, 8, 8, 3), (5, 8, 8, 3)))
     written(monkeypatch, True)
-    assert steps(behind(conv())) == [[['Conv', 'ABRelu', 'Frame', 'Conv']]]
+    assert steps(behind(conv())) == 'Conv (Relu Frame) Conv'
     one = [x[:, 0] for x in images]
     plain = [conv(strides=(2, 1)), stax.Conv(1, (3, 3)), stax.Conv(1, (3, 3), padding='CIRCULAR'), stax.Conv(1, (3, 17), padding='SAME')]
-    for l in plain: assert steps(behind(l)) == [[['Conv', 'ABRelu', 'Conv']]], l
+    for l in plain: assert steps(behind(l)) == 'Conv (Relu) Conv', l
     line = stax.Conv(1, (3,), padding='SAME')
-    assert 'Frame' not in str(steps(stax.serial(line, stax.Relu(), line), one))
-    assert 'Frame' not in str(steps(stax.serial(conv(), pool(), conv())))
-    net = stax.serial(conv(), stax.Relu(), conv(), stax.Relu(), stax.GlobalAvgPool())
-    k = layer._lift(net, images[0].at[0, :3].set(7.), None, 7., True, net.need(layer.Need()))
-    assert net.stepped(k, layer.Need()) is net
+    assert steps(stax.serial(line, stax.Relu(), line), one) == 'Conv (Relu) Conv'
+    assert steps(stax.serial(conv(), pool(), conv())) == 'Conv AvgPool Conv'
+    net, asked = behind(conv()), Asked('ntk')
+    program = lambda masked: names(net.planned(net.lower(asked.want([])), Inputs(images[0], None, net.axes(), masked), {}, asked))
+    assert 'Frame' in program(None) and 'Frame' not in program(7.)
 
 def test_zeros_go_with_the_nonlinearity_in_every_turn_of_a_loop(monkeypatch):
     written(monkeypatch, True)
     net = stax.serial(*[conv(), stax.Relu()]*6, stax.Flatten())
-    assert steps(net)[1] == [['ABRelu', 'Frame', 'Conv']]*5
+    assert steps(net) == 'Conv 5*[(Relu Frame) Conv] (Relu) Flatten'
     other = stax.serial(conv(), stax.Erf(), *[conv(), stax.Relu()]*6, stax.Flatten())
-    assert steps(other)[1] == [['Conv', 'ABRelu', 'Frame']]*5
-    turn = [(l, None) for l in net.stepped(layer._lift(net, *images, None, True, net.need(layer.Need())), layer.Need()).layers[1:4]]
-    assert [[type(l).__name__ for l, _ in u] for u in layer._units(turn)] == [['ABRelu', 'Frame'], ['Conv']]
+    assert steps(other) == 'Conv (Erf Frame) 5*[Conv (Relu Frame)] Conv (Relu) Flatten'
 
 @pytest.mark.parametrize('vmap', [None, 0])
 @pytest.mark.parametrize('method', NtkImplementation)

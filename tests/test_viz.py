@@ -73,7 +73,7 @@ def test_edges_join_what_is_joined():
     net = stax.serial(stax.FanOut(2), stax.parallel(stax.Dense(1), stax.serial(stax.Dense(2), stax.Relu())), stax.FanInSum())
     nodes, edges, size = viz.arranged(net)
     names = [n[0].split('(')[0] for n in nodes]
-    want = [('FanOut', 'Dense'), ('FanOut', 'Dense'), ('Dense', 'ABRelu'), ('Dense', 'FanInSum'), ('ABRelu', 'FanInSum')]
+    want = [('FanOut', 'Dense'), ('FanOut', 'Dense'), ('Dense', 'Relu'), ('Dense', 'FanInSum'), ('Relu', 'FanInSum')]
     assert sorted((names[i], names[j]) for i, j in edges) == sorted(want)
     xs = [x for _, x, y in nodes]
     assert size == (2, 4) and len({(x, y) for _, x, y in nodes}) == len(nodes) and min(xs) < 0 < max(xs)
@@ -89,7 +89,7 @@ def test_png_is_one():
 def test_objects_show_themselves():
     k = NET.kernel_fn(A, None)
     assert 'data:image/png' in k._repr_html_() and 'nngp' in k._repr_html_() and '[12, 12] float64' in k._repr_html_()
-    assert '&lt;' not in NET._repr_html_() and NET._repr_html_().count('Dense(') == 2 and 'ABRelu' in NET._repr_html_()
+    assert '&lt;' not in NET._repr_html_() and NET._repr_html_().count('Dense(') == 2 and 'Relu()' in NET._repr_html_()
     assert '0.5 to 0.5' in BAND._repr_html_()
     times = predict.Gaussian(np.zeros((2, 6, 1)), np.broadcast_to(4*np.eye(6), (2, 6, 6)))
     assert '2 to 2' in times._repr_html_() and '2 to 2' in predict.Gaussian(times.mean[0], times.covariance[0])._repr_html_()
