@@ -195,7 +195,7 @@ def _on_grid(f, k, nodes=64):
     return (w*np.asarray(f(u))*np.asarray(f(v))).sum((1, 2))
 
 def slopes(b):
-    "A nonlinearity's `dual` is an expectation, `ddual`, `dvar`, `variance` are its slopes, diagonal"
+    "`dual` is an expectation; `ddual` and `dvar` are its slopes, `variance` its diagonal"
     act = b.layer
     if not hasattr(act, 'dual'): return 'has no dual'
     k = _pairs(jnp.result_type(float))

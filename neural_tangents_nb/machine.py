@@ -8,6 +8,7 @@ __all__ = ['on_cpu', 'outlined', 'materialized', 'even', 'corners', 'places', 'h
 
 # %% ../nbs/00b_machine.ipynb #f980e1b4
 import functools as ft
+from contextlib import contextmanager
 from contextvars import ContextVar
 from math import ceil, isqrt, prod
 import jax, numpy as np
@@ -22,21 +23,26 @@ def on_cpu():
     "Does the default backend run on a CPU? All that depends on the kind of machine asks this"
     return jax.default_backend() == 'cpu'
 
+@contextmanager
+def _body():
+    "Inside of an outlined computation, also where a transformation reads it again"
+    token = _within.set(True)
+    try:
+        with set_xla_metadata(inlineable='true'): yield
+    finally: _within.reset(token)
+
+@contextmanager
+def _call():
+    "Around the call of one, unless it is part of another"
+    if _within.get(): yield
+    else:
+        with set_xla_metadata(inlineable='false'): yield
+
 def outlined(f):
     "`f`, as a computation that the CPU compiler does not merge with what comes before and after"
     # Other backends fuse by another cost model, and need not support calls.
     if set_xla_metadata is None or not on_cpu(): return f
-    def inside(*args):
-        # what `f` itself outlines is one with it, also where a transformation reads `f` again
-        token = _within.set(True)
-        try:
-            with set_xla_metadata(inlineable='true'): return f(*args)
-        finally: _within.reset(token)
-    g = jax.jit(inside)
-    def called(*args):
-        if _within.get(): return g(*args)
-        with set_xla_metadata(inlineable='false'): return g(*args)
-    return called
+    return _call()(jax.jit(_body()(f)))
 
 def materialized(f):
     "`f()`, computed once: fused readers would each compute it anew, with a rounding of their own"

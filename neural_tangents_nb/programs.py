@@ -155,7 +155,7 @@ def _kept_apart(eqn):
     return (eqn.ctx.xla_metadata or {}).get('inlineable') == 'false'
 
 def _sum(jaxpr, within=False):
-    "Work of all equations of a program; `within`: of one that is kept `apart`"
+    "Work of all equations of a program; `within`: of one that is kept outlined"
     total = Work()
     for eqn in jaxpr.eqns:
         alone = not within and _kept_apart(eqn)
