@@ -6,7 +6,7 @@ import jax, numpy as np, pytest
 from jax import numpy as jnp, random
 from neural_tangents_nb import predict, solvers
 from neural_tangents_nb.activations import Erf, Relu
-from neural_tangents_nb.combinators import serial
+from neural_tangents_nb.layer import serial
 from neural_tangents_nb.core import test_close as close, test_mc as mc
 from neural_tangents_nb.layer import Dense
 
