@@ -108,7 +108,8 @@ class Layer:
         x1, x2 = entrance(x1, x2, mask_constant is not None)
         compiled = self.pure() and numeric((self, extras))
         f, net = (_compiled, exact_squares(self)) if compiled else (infinite, self)
-        self.check_extras(extras, x2 is None and not states_in(x1))
+        one_batch = x2 is None and all(k.one_batch for k in states_in(x1))
+        self.check_extras(extras, one_batch)
         return pick(f(net, x1, x2, mask_constant, extras, asked), asked.get)
 
     # What layers that are made of layers do otherwise
