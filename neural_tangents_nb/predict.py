@@ -920,7 +920,7 @@ def alike(
     near = both - 2*k <= 16*eps**.5*both # some layers' kinks
     far = k*~near
     # Where no point is far there is nothing to compare.
-    same = near & (far.any(1)[:, None] | (both - 2*k <= 32*eps*both))
+    same = near & (far.any(1, keepdims=True) | (both - 2*k <= 32*eps*both))
     size = 256*eps*(far**2).sum(1)**.5 # some layers' roundings
     for signs in np.random.RandomState(0).choice([-1, 1], (4, len(k))).astype(k.dtype):
         p = far@signs
