@@ -135,7 +135,7 @@ class Loop:
         step = jax.jit(lambda k, block: ft.reduce(lambda k, s: s.run(k, **extras), block, k))
         blocks = list(self.blocks)
         for _ in range(2):
-            if len(blocks) < 3: break
+            if len(blocks) < 2: break
             if _form(jax.eval_shape(step, k, blocks[0])) == _form(k):
                 return _scanned(step, k, blocks)
             k, blocks = step(k, blocks[0]), blocks[1:]
@@ -172,7 +172,7 @@ def repeated(steps):
         # of the ways to cover most steps by repetition that with the shortest block
         ways = [(n, times(i, n)) for n in range(1, (len(steps) - i)//2 + 1)]
         n, m = max(ways, key=lambda nm: nm[0]*nm[1]*(nm[1] > 1), default=(1, 1))
-        if m < 3: out.append(steps[i]); i += 1; continue
+        if m < 2: out.append(steps[i]); i += 1; continue
         out.append(Loop(tuple(steps[j:j+n] for j in range(i, i + n*m, n)))); i += n*m
     return tuple(out)
 

@@ -27,7 +27,7 @@ def test_methods_of_a_state_stand_in_its_class():
     assert list(patched(ast.parse('@patch\ndef f(self: Kernel): pass\nKernel.g = f'))) # it finds some where there are some
     assert not [(p.name, n) for p in LIBRARY.rglob('*.py') for n in patched(ast.parse(p.read_text(encoding='utf-8'))) if n != '_repr_html_']
 
-@pytest.mark.parametrize('plan, most', [(True, 14), (False, 9)])
+@pytest.mark.parametrize('plan, most', [(True, 11), (False, 9)])
 def test_few_frames_lie_between_a_call_and_a_dual(plan, most, monkeypatch):
     "Of the package, from `kernel_fn` on, where a layer by itself takes its turn, or in a group of a plan"
     depths, duals = [], Kinked.duals
@@ -37,7 +37,7 @@ def test_few_frames_lie_between_a_call_and_a_dual(plan, most, monkeypatch):
         return duals(self, *k)
     monkeypatch.setattr(Kinked, 'duals', counted)
     mlp().kernel_fn(jnp.ones((5, 4 + plan)), None, 'ntk', plan=plan) # shapes of no other test, so that something is traced
-    assert max(depths) == most
+    assert max(depths) <= most
 
 def test_a_layer_is_asked_once_what_it_needs(monkeypatch):
     "In one call, for shapes that are not compiled yet; for shapes that are, not at all"
