@@ -209,7 +209,8 @@ def slopes(b):
     try: grid = _on_grid(act.fn, k)
     except NotImplementedError: return 'has no finite network'
     far = error(value, grid)
-    assert far < (.1 if act.jumps else .02), f'`dual` is not the expectation of `fn`: {value} against {grid}'
+    most = .1 if act.jumps else .02
+    assert far < most, f'`dual` is not the expectation of `fn`: {value} against {grid}'
     return far
 
 # %% ../nbs/02a_laws.ipynb #61650005
