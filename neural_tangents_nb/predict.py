@@ -18,7 +18,7 @@ from .core import canonical_get, select, struct, tree_leaves
 from .kernel import Kernel
 from .solvers import (
     Cholesky, Eigh, at_once, check_solver, concrete, iterative,
-    diagonal, hosted, noise, phi, precise, rank)
+    diagonal, noise, phi, precise, rank)
 from .matrix import KernelMatrix, Tiled, Whole
 from .tiles import at_hand
 if TYPE_CHECKING: from jaxtyping import Float, Int
@@ -173,19 +173,10 @@ def covariance(solver, s, th_td, k_td, k_dd, k_tt):
 def _even(c): return c if c.ndim == 1 else (c + c.T)/2 # symmetric to the last digit
 
 # %% ../nbs/16_predict.ipynb #7b41d9e2
-@precise
-def moments(solver, s, *args):
-    "`posterior` at times `s` of any shape: by LAPACK for numbers of the host, else one program"
-    leaves = [l for l in (s, *args) if l is not None]
-    if not isinstance(solver, Cholesky) or not hosted(solver.u, *leaves):
-        return _moments(solver, s, *args)
-    # Solves by SciPy. Products by JAX: the threads of two libraries contend for the same cores.
-    y, th_td, *rest = args
-    return jax.device_put(posterior(solver, s, y, at_hand(th_td), *rest))
-
 @jax.jit
 @precise
-def _moments(solver, s, y, th_td, k_td=None, k_dd=None, k_tt=None):
+def moments(solver, s, y, th_td, k_td=None, k_dd=None, k_tt=None):
+    "`posterior` at times `s` of any shape, in one program"
     if s is None: return posterior(solver, s, y, th_td, k_td, k_dd, k_tt)
     if k_tt is None: return th_td@solver.flow(s, y), None
     at = lambda s: posterior(solver, s, y, th_td, k_td, k_dd, k_tt)
