@@ -18,7 +18,7 @@ from .core import canonical_get, select, struct, tree_leaves
 from .kernel import Kernel
 from .solvers import (
     Cholesky, Eigh, at_once, check_solver, concrete, iterative,
-    diagonal, hosted, noise, phi, precise, rank)
+    diagonal, noise, phi, precise, rank)
 from .matrix import KernelMatrix, Tiled, Whole
 from .tiles import at_hand
 if TYPE_CHECKING: from jaxtyping import Float, Int
@@ -167,25 +167,23 @@ def covariance(solver, s, th_td, k_td, k_dd, k_tt):
     diag = k_tt.ndim == 1
     if k_dd is None: return k_tt - _even(solver.form(s if s is None else 2*s, k_td.T, diag))
     a = solver.flow(s, th_td.T) # $A^\top$
-    c = k_dd@a - 2*k_td.T
-    return k_tt + _even((a*c).sum(0) if diag else a.T@c)
+    c = _half(k_dd, a) - k_td.T
+    return k_tt + 2*_even((a*c).sum(0) if diag else a.T@c)
+
+def _half(k, b):
+    r"$Sb$, where $S+S^\top=K$: blocks of $K$ below the diagonal, and half of those on it"
+    if isinstance(k, KernelMatrix): return k@b/2
+    step = max(128, -(-len(b)//4))
+    rows = lambda i: k[i:i+step, :i]@b[:i] + k[i:i+step, i:i+step]@b[i:i+step]/2
+    return jnp.concatenate([rows(i) for i in range(0, len(b), step)])
 
 def _even(c): return c if c.ndim == 1 else (c + c.T)/2 # symmetric to the last digit
 
 # %% ../nbs/16_predict.ipynb #7b41d9e2
-@precise
-def moments(solver, s, *args):
-    "`posterior` at times `s` of any shape: by LAPACK for numbers of the host, else one program"
-    leaves = [l for l in (s, *args) if l is not None]
-    if not isinstance(solver, Cholesky) or not hosted(solver.u, *leaves):
-        return _moments(solver, s, *args)
-    # Solves by SciPy. Products by JAX: the threads of two libraries contend for the same cores.
-    y, th_td, *rest = args
-    return jax.device_put(posterior(solver, s, y, at_hand(th_td), *rest))
-
 @jax.jit
 @precise
-def _moments(solver, s, y, th_td, k_td=None, k_dd=None, k_tt=None):
+def moments(solver, s, y, th_td, k_td=None, k_dd=None, k_tt=None):
+    "`posterior` at times `s` of any shape, in one program"
     if s is None: return posterior(solver, s, y, th_td, k_td, k_dd, k_tt)
     if k_tt is None: return th_td@solver.flow(s, y), None
     at = lambda s: posterior(solver, s, y, th_td, k_td, k_dd, k_tt)
@@ -196,11 +194,12 @@ def _moments(solver, s, y, th_td, k_td=None, k_dd=None, k_tt=None):
 def _pivots(f, tol):
     r"Rows and columns that span the matrix `f` to `tol`, and $C$ with $f=C\,f_\mathrm{rows}$"
     left, rows, cols, lower = f.copy(), [], [], []
+    room = np.empty_like(left)
     while len(rows) < min(f.shape):
-        i, j = np.unravel_index(np.abs(left).argmax(), f.shape)
+        i, j = np.unravel_index(np.abs(left, out=room).argmax(), f.shape)
         if abs(left[i, j]) <= tol: break
         rows.append(i); cols.append(j); lower.append(left[:, j]/left[i, j])
-        left -= np.outer(lower[-1], left[i])
+        left -= np.outer(lower[-1], left[i], out=room)
     lower = np.reshape(lower, (-1, len(f))).T
     return rows, cols, np.linalg.solve(lower[rows].T, lower.T).T
 

@@ -9,7 +9,7 @@ from neural_tangents_nb.cost import work_of
 from neural_tangents_nb.layer import Asked, Inputs, infinite
 from neural_tangents_nb.machine import corners, tile_of
 from neural_tangents_nb.empirical import NtkImplementation
-from neural_tangents_nb.predict import _moments
+from neural_tangents_nb.predict import moments
 from neural_tangents_nb.solvers import Eigh
 from neural_tangents_nb.structured import empirical_ntk_fn, patches
 from neural_tangents_nb.tiles import batch
@@ -273,4 +273,4 @@ def test_a_mean_does_not_depend_on_the_covariance():
     k, r, th, k_td = (jnp.asarray(rng.randn(*s)) for s in ((9, 9), (9, 2), (4, 9), (4, 9)))
     solver, s = Eigh.of(k@k.T), jnp.asarray([.1, 3., jnp.inf])
     args = solver, s, r, th, k_td, k@k.T, jnp.eye(4)
-    close(_moments(*args)[0], _moments(solver, s, r, th)[0], rtol=1e-12) # other sums of the same numbers
+    close(moments(*args)[0], moments(solver, s, r, th)[0], rtol=1e-12) # other sums of the same numbers

@@ -234,3 +234,14 @@ def test_categories_are_compared_by_value(tmp_path, capsys):
     assert x.argmax(1)[:3].tolist() == [0, 3, 4] and x.sum(1).tolist() == [1, 1, 1, 0]
     table.described([column], columns('1'), columns('1.00', '3.0', '3'))
     assert "has '3', not in the training table" in capsys.readouterr().err
+
+@pytest.mark.parametrize('classes', [False, True])
+def test_equal_rows_are_left_out_together(classes):
+    "A model that only remembers scores as if it knew nothing: without groups it would be right of nearly all rows"
+    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+    x, y = np.repeat(RNG.randn(60, 3), 4, axis=0), np.repeat(RNG.randn(60), 4)
+    model = (KNeighborsClassifier if classes else KNeighborsRegressor)(1)
+    score = table.cross_validated(model, x, np.where(y > 0, 'up', 'down') if classes else y)[1]
+    assert score < .75 if classes else score < .5 # 1/2 and below 0 by chance; of 60 points three standard errors are .2
+    few = np.repeat(x[:1], 8, axis=0), np.repeat(y[:1], 8)
+    assert table.cross_validated(KNeighborsRegressor(1), *few) is None

@@ -217,13 +217,15 @@ def estimator(y, arch, kind, t):
     return model(arch, kind, t, solver='cg' if len(y) > LARGE and t is None else 'cholesky')
 
 def cross_validated(model, x, y, folds=5):
-    "Name, mean and standard error of the score on rows left out; None if there are too few"
-    from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
-    classes = y.dtype.kind == 'U'
-    folds = min(folds, np.unique(y, return_counts=True)[1].min() if classes else len(y)//2)
-    if folds < 2: return None
-    cv = (StratifiedKFold if classes else KFold)(int(folds), shuffle=True, random_state=0)
-    scores = cross_val_score(model, x, y, cv=cv)
+    """Name, mean and standard error of the score on rows left out; None if there are too few.
+    Rows of equal inputs are left out together"""
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, cross_val_score
+    classes, same = y.dtype.kind == 'U', np.unique(x, axis=0, return_inverse=True)[1].ravel()
+    distinct = lambda rows: len(np.unique(same[rows]))
+    enough = min(distinct(y == c) for c in np.unique(y)) if classes else distinct(y == y)//2
+    if (folds := min(folds, enough)) < 2: return None
+    cut = StratifiedGroupKFold if classes else GroupKFold
+    scores = cross_val_score(model, x, y, groups=same, cv=cut(folds, shuffle=True, random_state=0))
     return 'accuracy' if classes else 'R2', scores.mean(), scores.std(ddof=1)/np.sqrt(len(scores))
 
 def answers(model, x, name) -> dict:
