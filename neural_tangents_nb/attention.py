@@ -7,7 +7,7 @@ __all__ = ['AttentionMechanism', 'PositionalEmbedding', 'choice', 'attend', 'vis
            'Attention', 'GlobalSelfAttention', 'averaged']
 
 # %% ../nbs/08_attention.ipynb #9ddd92ab
-import dataclasses as dc, enum, functools as ft, math
+import dataclasses as dc, enum, math
 import jax, numpy as np
 from jax import lax, numpy as jnp, random
 from .core import struct, static

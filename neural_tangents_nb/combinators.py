@@ -7,7 +7,7 @@ __all__ = ['Identity', 'FanOut', 'Copies', 'Parallel', 'Branches', 'parallel', '
            'Merge', 'FanInSum', 'FanInProd', 'block_diag', 'FanInConcat', 'Repeat', 'Repetition', 'repeat']
 
 # %% ../nbs/04_combinators.ipynb #bc2c6419
-import dataclasses as dc, functools as ft, math
+import functools as ft, math
 import jax, numpy as np
 from jax import lax, numpy as jnp, random
 from .core import struct, static, is_tree, tree_leaves, tree_map

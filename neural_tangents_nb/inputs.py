@@ -9,7 +9,7 @@ __all__ = ['as_input', 'check_pair', 'as_key', 'as_shape', 'MaskedArray', 'find_
 import functools as ft
 import jax, numpy as np
 from jax import numpy as jnp
-from .core import struct, brief, is_tree, as_floats, check_finite
+from .core import struct, brief, is_tree, as_floats
 
 # %% ../nbs/01a_inputs.ipynb #c57acf2c
 def as_input(x, name='x1', masked=False):

@@ -229,7 +229,7 @@ def finite_kernels(b, net, key):
     js = [jax.jacobian(f)(params, i) for i in (0, 1)]
     rows = lambda j, y: [a.reshape(math.prod(y.shape), -1) for a in jax.tree.leaves(j)]
     flat = [jnp.concatenate(rows(j, y), 1) for j, y in zip(js, ys)]
-    n, pos = ys[0].ndim, ys[0].shape[1:]
+    n = ys[0].ndim
     def block(m):
         m = m.reshape(*ys[0].shape, *ys[1].shape)
         return m.transpose(*(a for i in range(n) for a in (i, n+i)))

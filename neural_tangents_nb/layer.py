@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Axes', 'Smoothness', 'Layer', 'named', 'Step', 'Sequence', 'check_state', 'Inputs', 'layout_of', 'Asked', 'states_in',
-           'infinite', 'pick', 'entrance', 'numeric', 'is_pair', 'alike_pairs', 'parameterization', 'check_weights',
-           'Affine', 'exact_squares', 'channels_masked', 'Dense', 'Container', 'Serial', 'Triple', 'as_layer', 'serial',
-           'rows_of', 'brief_shape', 'Text', 'summary']
+           'infinite', 'pick', 'entrance', 'numeric', 'is_pair', 'known_equal', 'alike_pairs', 'parameterization',
+           'check_weights', 'Affine', 'exact_squares', 'channels_masked', 'Dense', 'Container', 'Serial', 'Triple',
+           'as_layer', 'serial', 'rows_of', 'brief_shape', 'Text', 'summary']
 
 # %% ../nbs/02_layer.ipynb #ea6e79ac
 import dataclasses as dc, functools as ft, inspect, math
@@ -17,7 +17,7 @@ import jax, numpy as np
 from jax import numpy as jnp, random
 from jax.typing import ArrayLike
 from .core import (
-    struct, static, brief, is_tree, tree_map, tree_leaves, canonical_get, select)
+    struct, static, brief, tree_map, tree_leaves, canonical_get, select)
 from .inputs import (
     MaskedArray, as_input, as_key, as_shape, check_pair, find_mask, to_masked)
 from .kernel import (
@@ -317,13 +317,16 @@ def is_pair(v):
     "Is an extra argument given for both batches, as a tuple of two?"
     return type(v) is tuple and len(v) == 2
 
+def known_equal(a, b):
+    "Are two arguments equal? None where a transformation hides their values"
+    if a is b: return True
+    (la, ta), (lb, tb) = jax.tree.flatten(a), jax.tree.flatten(b)
+    if any(isinstance(l, jax.core.Tracer) for l in la + lb): return None
+    return ta == tb and all(map(np.array_equal, la, lb))
+
 def alike_pairs(extras):
     "Are extra arguments that are given for both batches the same for both?"
-    def alike(a, b):
-        if a is b: return True
-        return not isinstance(a, jax.core.Tracer) and not isinstance(b, jax.core.Tracer) and (
-            type(a) is type(b) and np.array_equal(a, b))
-    return all(alike(*v) for v in extras.values() if is_pair(v))
+    return all(known_equal(*v) for v in extras.values() if is_pair(v))
 
 # %% ../nbs/02_layer.ipynb #86548664
 def parameterization(name):

@@ -7,7 +7,7 @@ __all__ = ['visible_mean', 'as_axes', 'slots', 'check_centered', 'of_batches', '
            'Dropout', 'two_sided', 'congruence', 'center', 'effective_rank', 'BatchNorm']
 
 # %% ../nbs/07_norm.ipynb #b5271f11
-import dataclasses as dc, math
+import math
 import jax, numpy as np
 from jax import numpy as jnp, random
 from .core import struct, static

@@ -18,9 +18,9 @@ from .inputs import as_shape
 from .layer import (
     Asked, Dense, Inputs, Layer, Sequence, Serial, Step, layout_of, numeric, pick)
 from .activations import Activation
-from .combinators import Branches, Repetition
+from .combinators import Branches
 from .conv import Conv
-from .machine import corners, mirrored, on_cpu, outlined, tile_of, tiled
+from .machine import mirrored, on_cpu, outlined, tile_of, tiled
 
 # %% ../nbs/10c_plans.ipynb #6c72f71d
 def within(f, step):

@@ -26,7 +26,7 @@ class Rounds:
     @classmethod
     def of(cls, devices, shape, size, half):
         "For `devices` that compute tiles of at most `size` rows (0: as many as there are)"
-        (n1, n2), part = shape, math.ceil(shape[0]/len(devices))
+        n2, part = shape[1], math.ceil(shape[0]/len(devices))
         r = even(part, size)
         c, own = r if half else even(n2, size), math.ceil(part/r)
         columns = own*len(devices) if half else math.ceil(n2/c)

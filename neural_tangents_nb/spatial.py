@@ -132,7 +132,7 @@ class GlobalPool(Layer):
         return tuple(n for a, n in enumerate(s) if a not in at)
     def mask(self, m, s): return channels_masked(m, self.channel_axis).all(self.spots(len(s)))
     def sums(self, k):
-        n, b = k.n_positions, int(k.batch_axis > k.channel_axis)
+        b = int(k.batch_axis > k.channel_axis)
         total = k.linear(lambda a, nb, full: a.sum(range(nb, a.ndim)))
         return reshaped(total, self.shape, diagonal_spatial=False, batch_axis=b, channel_axis=1 - b)
 

@@ -122,3 +122,27 @@ def test_a_summary_of_branches_fits_a_page():
     lines = net.summary((64, 32, 32, 3)).split('\n')
     assert max(map(len, lines)) <= 100 and '2 x (64, 32, 32, 3)' in lines[2]
     assert '((64, 16, 16, 512), (64, 16, 16, 256))' in lines[3] and '...' in lines[4]
+
+
+def test_own_layers_get_pairs_as_they_are():
+    "A pair for both batches stays one, also if both are one object or equal numbers, and with one batch"
+    got = []
+    own = (lambda key, s: (s, ()), lambda p, x, **kw: x, lambda k, c=None, **kw: got.append(c) or k)
+    c, x = jnp.ones(3), jnp.ones((2, 3))
+    net = stax.serial(stax.Dense(4), own)
+    for pair in (c, c), (2., 2.), (c, 2*c):
+        net.kernel_fn(x, None, 'ntk', c=pair)
+        net.kernel_fn(x, x, 'ntk', c=pair)
+    assert len(got) == 6 and all(type(g) is tuple and len(g) == 2 for g in got) and got[2] == (2., 2.)
+    assert all(np.array_equal(g[1], 2*c) for g in got[4:])
+
+
+def test_a_pattern_for_each_batch_must_be_one_for_one_batch():
+    "Compared by value; where a transformation hides values, the same object or an error"
+    net = stax.serial(stax.Aggregate(), stax.Dense(1))
+    x, p = jnp.ones((2, 3, 4)), jnp.ones((2, 3, 3))
+    k = net.kernel_fn(x, None, 'ntk', pattern=p)
+    np.testing.assert_array_equal(net.kernel_fn(x, None, 'ntk', pattern=(p, p + 0)), k)
+    np.testing.assert_allclose(jax.jit(lambda p: net.kernel_fn(x, None, 'ntk', pattern=(p, p)))(p), k, rtol=1e-12)
+    with pytest.raises(ValueError, match='two patterns were given'): net.kernel_fn(x, None, 'ntk', pattern=(p, 2*p))
+    with pytest.raises(ValueError, match='hides whether'): jax.jit(lambda p: net.kernel_fn(x, None, 'ntk', pattern=(p, 2*p)))(p)
