@@ -260,7 +260,9 @@ def in_tiles(steps, k, want, get):
     for p in programs:
         out.append(rewritten(p, s, math.prod(tile)))
         s = p.layer.shape(s)
-    return Tiles(tile, b, get, tuple(out), tuple(net.lower(w) for net, w in cut[:-1]))
+    # for one example frames are not worth the compiling
+    exact = tuple(rewritten(net.lower(w), None, 1) for net, w in cut[:-1])
+    return Tiles(tile, b, get, tuple(out), exact)
 
 # %% ../nbs/10c_plans.ipynb #820cc8b5
 def rewritten(program, s, pairs, masks=False):
