@@ -35,9 +35,20 @@ def check_spec(spec, n):
     return words
 
 # %% ../nbs/06_conv.ipynb #60faf48c
+@struct
 class Convolution(Affine):
     "Base class of the convolutions: layouts, windows, weights"
-    rhs_dilation: tuple|None = None; feature_group_count: int = 1
+    out_chan: int = static() # Number of output channels of the finite network
+    filter_shape: tuple = static() # Size of the filter along each position axis
+    strides: tuple|None = static(None) # From output to output position (of `ConvTranspose` per input); None for 1
+    padding: str|tuple = static('VALID') # 'SAME', 'VALID', 'CIRCULAR'; of `Conv` widths, too
+    W_std: float = 1. # Standard deviation of the weights
+    b_std: float|None = None # Standard deviation of the biases; None for no bias
+    dimension_numbers: tuple|None = static(None) # Inputs, weights, outputs: 'NHWC', 'HWIO', 'NHWC'
+    parameterization: str = static('ntk') # 'ntk' or 'standard'
+    s: tuple = static((1, 1)) # Width scales of input and output in the standard parameterization
+    trainable: bool = static(True) # Do the weights train, that is, add to the NTK?
+    rhs_dilation, feature_group_count = None, 1 # but in `Conv`, where they are fields
     def __post_init__(self):
         check_weights(self)
         if not isinstance(self.padding, tuple): Padding(self.padding)
@@ -65,13 +76,13 @@ class Convolution(Affine):
         if len(sizes) != n: raise ValueError(
             f'{self!r} has a filter for {n} position axes, its inputs have {len(sizes)}; '
             'give `filter_shape` one entry for each')
-        strides = ints(self.strides, n, 'strides', 1)
-        args = self.filter_shape, strides, ints(self.rhs_dilation, n, 'rhs_dilation', 1)
-        at = [by_weight.index(c) for c in by_input]
-        if isinstance(self.padding, tuple): # as in `lax`: before and after, for each position axis
-            pads = self.padding
-            return tuple(Window(args[0][i], args[1][i], *p, args[2][i]) for i, p in zip(at, pads))
-        return tuple(self.window(m, *(a[i] for a in args)) for m, i in zip(sizes, at))
+        steps = (ints(getattr(self, name), n, name, 1) for name in ('strides', 'rhs_dilation'))
+        visits = dict(zip(by_weight, zip(self.filter_shape, *steps)))
+        if not isinstance(self.padding, tuple):
+            return tuple(self.window(m, *visits[c]) for m, c in zip(sizes, by_input))
+        # as in `lax`: before and after, for each position axis
+        each = ((visits[c], pads) for c, pads in zip(by_input, self.padding))
+        return tuple(Window(size, stride, *pads, gap) for (size, stride, gap), pads in each)
     def window(self, n, size, stride, gap):
         return window(n, size, stride, self.padding, gap)
     def spots(self): return [self.specs[0].index(c) for c in self.letters[0]]
@@ -87,9 +98,11 @@ class Convolution(Affine):
         out.update(N=sizes['N'], C=self.width(self.out_chan))
         return tuple(out[c] for c in self.specs[2])
     def weights_shape(self, s):
-        per_group = s[self.channel_axis]//self.feature_group_count
-        out = self.width(self.out_chan)
-        sizes = dict(zip(self.letters[1], self.filter_shape), I=per_group, O=out)
+        read = s[self.channel_axis]//self.feature_group_count
+        return self.weights(zip(self.letters[1], self.filter_shape), read)
+    def weights(self, sizes, read):
+        "The shape of weights that have `sizes` along positions, and read so many channels"
+        sizes = dict(sizes, I=read, O=self.width(self.out_chan))
         return tuple(sizes[c] for c in self.specs[1])
     def bias_shape(self, s):
         return tuple(self.width(self.out_chan) if c == 'C' else 1 for c in self.specs[2])
@@ -107,11 +120,12 @@ class Convolution(Affine):
         windows = [ws[c] for c in self.letters[1]]
         y = self.apply_scale(x.shape)*self.convolve(x.astype(dtype), W.astype(dtype), windows)
         return self.biased(y, b)
-    def convolve(self, x, W, ws):
-        pick = lambda name: [getattr(w, name) for w in ws]
-        padding = list(zip(pick('lo'), pick('hi')))
-        return lax.conv_general_dilated(x, W, pick('stride'), padding, pick('up'), pick('gap'),
-                                        self.specs, self.feature_group_count)
+    def convolve(self, x, W, ws, conv=lax.conv_general_dilated, **kwargs):
+        "The convolution `conv` of `lax`, over the windows `ws`"
+        of = lambda name: [getattr(w, name) for w in ws]
+        padding = list(zip(of('lo'), of('hi')))
+        return conv(x, W, of('stride'), padding, lhs_dilation=of('up'), rhs_dilation=of('gap'),
+                    dimension_numbers=self.specs, **kwargs)
     def averaged(self, k):
         ws = self.windows(k.positions)
         def mean(a, nb, full):
@@ -136,16 +150,6 @@ class Convolution(Affine):
 @struct
 class Conv(Convolution):
     "Convolution; in `feature_group_count` groups, output channels read their own input channels"
-    out_chan: int = static() # Number of output channels of the finite network
-    filter_shape: tuple = static() # Size of the filter along each position axis
-    strides: tuple|None = static(None) # From output to output position; None for 1
-    padding: str|tuple = static('VALID') # 'SAME', 'VALID', 'CIRCULAR', or widths as in `lax`
-    W_std: float = 1. # Standard deviation of the weights
-    b_std: float|None = None # Standard deviation of the biases; None for no bias
-    dimension_numbers: tuple|None = static(None) # Inputs, weights, outputs: 'NHWC', 'HWIO', 'NHWC'
-    parameterization: str = static('ntk') # 'ntk' or 'standard'
-    s: tuple = static((1, 1)) # Width scales of input and output in the standard parameterization
-    trainable: bool = static(True) # Do the weights train, that is, add to the NTK?
     rhs_dilation: tuple|None = static(None) # Distance of positions that a filter reads; None for 1
     feature_group_count: int = static(1) # Number of groups of channels
     def kernel(self, k):
@@ -155,32 +159,19 @@ class Conv(Convolution):
         if self.feature_group_count > 1 and (one_each or unlike):
             return out.replace(is_gaussian=False)
         return out
-    def _groups(self, s):
-        "Check the number of groups against inputs of shape `s`"
-        g, n = self.feature_group_count, s[self.channel_axis]
-        natural = isinstance(g, (int, np.integer)) and g > 0
-        if not natural or n % g or self.width(self.out_chan) % g: raise ValueError(
-            f'`feature_group_count`={g} must divide '
-            f'the {n} channels read and the {self.width(self.out_chan)} written')
+    def convolve(self, x, W, ws):
+        return super().convolve(x, W, ws, feature_group_count=self.feature_group_count)
     def shape(self, s):
-        out = super().shape(s)
-        self._groups(s)
-        return out
+        g, read, written = self.feature_group_count, s[self.channel_axis], self.width(self.out_chan)
+        natural = isinstance(g, (int, np.integer)) and g > 0
+        if not natural or read % g or written % g: raise ValueError(
+            f'`feature_group_count`={g} must divide the {read} channels read and the {written} written')
+        return super().shape(s)
 
 # %% ../nbs/06_conv.ipynb #69f53ce5
 @struct
 class ConvTranspose(Convolution):
     "Transposed convolution: `strides` times as many positions (`lax.conv_transpose`)"
-    out_chan: int = static() # Number of output channels of the finite network
-    filter_shape: tuple = static() # Size of the filter along each position axis
-    strides: tuple|None = static(None) # Output positions for each input position; None for 1
-    padding: str = static('VALID') # 'SAME', 'VALID' or 'CIRCULAR'
-    W_std: float = 1. # Standard deviation of the weights
-    b_std: float|None = None # Standard deviation of the biases; None for no bias
-    dimension_numbers: tuple|None = static(None) # Inputs, weights, outputs: 'NHWC', 'HWIO', 'NHWC'
-    parameterization: str = static('ntk') # 'ntk' or 'standard'
-    s: tuple = static((1, 1)) # Width scales of input and output in the standard parameterization
-    trainable: bool = static(True) # Do the weights train, that is, add to the NTK?
     def window(self, n, size, stride, gap):
         "`SAME` has `n*stride` outputs, `CIRCULAR` is the adjoint of the circular convolution"
         k, s, padding = size, stride, Padding(self.padding)
@@ -210,28 +201,14 @@ def embedded(k):
 @struct
 class ConvLocal(Convolution):
     "Convolution without weight sharing (locally connected)"
-    out_chan: int = static() # Number of output channels of the finite network
-    filter_shape: tuple = static() # Size of the filter along each position axis
-    strides: tuple|None = static(None) # From output to output position; None for 1
-    padding: str = static('VALID') # 'SAME', 'VALID' or 'CIRCULAR'
-    W_std: float = 1. # Standard deviation of the weights
-    b_std: float|None = None # Standard deviation of the biases; None for no bias
-    dimension_numbers: tuple|None = static(None) # Inputs, weights, outputs: 'NHWC', 'HWIO', 'NHWC'
-    parameterization: str = static('ntk') # 'ntk' or 'standard'
-    s: tuple = static((1, 1)) # Width scales of input and output in the standard parameterization
-    trainable: bool = static(True) # Do the weights train, that is, add to the NTK?
     def need(self, want): return equal_positions(want)
     def kernel(self, k, want):
         k = super().kernel(k.narrow(Need(EQUAL, EQUAL, k.holds.examples)))
         return embedded(k) if want.across is ALL else k
     def weights_shape(self, s):
-        out = self.width(self.out_chan)
-        sizes = dict(zip(self.specs[2], self.shape(s)), I=self.fan_in(s), O=out)
-        return tuple(sizes[c] for c in self.specs[1])
+        return self.weights(zip(self.specs[2], self.shape(s)), self.fan_in(s))
     def bias_shape(self, s):
         return tuple(1 if c == 'N' else n for c, n in zip(self.specs[2], self.shape(s)))
     def convolve(self, x, W, ws):
-        pick = lambda name: [getattr(w, name) for w in ws]
-        padding = list(zip(pick('lo'), pick('hi')))
-        return lax.conv_general_dilated_local(x, W, pick('stride'), padding, self.filter_shape,
-                                              pick('up'), pick('gap'), self.specs)
+        local = lax.conv_general_dilated_local
+        return super().convolve(x, W, ws, local, filter_shape=self.filter_shape)

@@ -99,43 +99,36 @@ class Layout:
     shape2: tuple|None = None # Of batch 2, None if both batches are one
     batch_axis: int = 0 # Where the batch is in `shape1`
     channel_axis: int = -1 # Where the channels are
-    reversed: bool = False # Are position pairs stored in reversed order? (`Kernel.reverse`)
+    is_reversed: bool = False # Are position pairs stored in reversed order? (`Kernel.reverse`)
 
 @dc.dataclass(frozen=True)
 class Law:
     "What kind of random variables the activations are"
-    gaussian: bool = False # Gaussian of mean zero, independent over channels?
-    inputs: bool = False # The network's inputs, before any random weights?
+    is_gaussian: bool = False # Gaussian of mean zero, independent over channels?
+    is_input: bool = False # The network's inputs, before any random weights?
     shared: tuple = () # For each open fan-out: has this branch no weights of its own since?
     def fresh(self):
         "After weights of a layer's own"
         return Law(True, False, (False,)*len(self.shared))
 
 # %% ../nbs/01_kernel.ipynb #1f9be844
-_OLD = dict(shape1=('layout', 'shape1'), shape2=('layout', 'shape2'),
-            batch_axis=('layout', 'batch_axis'), channel_axis=('layout', 'channel_axis'),
-            is_reversed=('layout', 'reversed'), is_gaussian=('law', 'gaussian'),
-            is_input=('law', 'inputs'), shared=('law', 'shared'))
 _BLOCKS = 'nngp', 'ntk', 'cov1', 'cov2'
+_PART = {f.name: part for part, cls in (('layout', Layout), ('law', Law)) for f in dc.fields(cls)}
 
-def _old(name):
-    part, field = _OLD[name]
-    return property(lambda k: getattr(getattr(k, part), field))
+def _of(name): return property(lambda k: getattr(getattr(k, _PART[name]), name))
 
-def _renamed(k, changes):
-    "`changes` of a state with the older names replaced by the fields that hold them"
-    new = {}
-    at = lambda part: new.get(part, changes.get(part, getattr(k, part)))
+def _nested(k, changes):
+    "`changes` of a state, those of its layout, of its law and of what it holds in their place"
+    new = {n: v for n, v in changes.items() if n not in _PART}
+    def put(part, **fields): new[part] = dc.replace(new.get(part, getattr(k, part)), **fields)
     one_batch = k.one_batch and changes.get('cov2', k.cov2) is None
-    for name, v in changes.items():
+    for name in changes.keys() & _PART.keys():
         if name == 'shape2' and one_batch: continue # it is `shape1`
-        if name in _OLD: new[_OLD[name][0]] = dc.replace(at(_OLD[name][0]), **{_OLD[name][1]: v})
-        elif name == 'diagonal_batch':
-            new['holds'] = dc.replace(at('holds'), examples=Pairs(ALL - bool(v)))
-        elif name == 'diagonal_spatial':
-            h, level = at('holds'), Pairs(ALL - bool(v))
-            new['holds'] = dc.replace(h, across=level, within=h.within and level)
-        else: new.setdefault(name, v)
+        put(_PART[name], **{name: changes[name]})
+    if 'diagonal_batch' in new: put('holds', examples=Pairs(ALL - bool(new.pop('diagonal_batch'))))
+    if 'diagonal_spatial' in new:
+        level = Pairs(ALL - bool(new.pop('diagonal_spatial')))
+        put('holds', across=level, within=new.get('holds', k.holds).within and level)
     return new
 
 @struct
@@ -154,9 +147,9 @@ class Kernel:
     same_example: jax.Array|None = None # `(n1, n2)`, in a tile: pairs of an example with itself
     groups: tuple = () # `(fraction, Kernel)` of channel groups that differ (a concatenation)
     __repr__ = brief
-    shape1, batch_axis, channel_axis = map(_old, ('shape1', 'batch_axis', 'channel_axis'))
-    is_gaussian, is_input, shared = map(_old, ('is_gaussian', 'is_input', 'shared'))
-    is_reversed = _old('is_reversed')
+    shape1, batch_axis, channel_axis = map(_of, ('shape1', 'batch_axis', 'channel_axis'))
+    is_gaussian, is_input, shared = map(_of, ('is_gaussian', 'is_input', 'shared'))
+    is_reversed = _of('is_reversed')
     shape2 = property(lambda k: k.layout.shape1 if k.one_batch else k.layout.shape2)
     diagonal_batch = property(lambda k: k.holds.examples < ALL)
     diagonal_spatial = property(lambda k: k.holds.across < ALL)
@@ -169,7 +162,7 @@ class Kernel:
 
     def replace(self, **changes):
         "A copy with some fields changed, by their own or the older names"
-        return dc.replace(self, **_renamed(self, changes))
+        return dc.replace(self, **_nested(self, changes))
 
     def variances(self):
         "The variances `(n, *positions)` of both batches"
@@ -336,7 +329,7 @@ def lift(
         need if x2 is not None else Need(need.across, need.across, ALL),
         Layout(x1.shape, None if x2 is None else x2.shape,
                batch_axis % x1.ndim, channel_axis % x1.ndim),
-        Law(inputs=True), mask1, mask2)
+        Law(is_input=True), mask1, mask2)
     return k.narrow(need)
 
 def narrowed(k, need):
@@ -551,63 +544,52 @@ def indexed(k, idx):
 # %% ../nbs/01_kernel.ipynb #dc7f7ded
 @dc.dataclass(frozen=True)
 class Dot:
-    "The bookkeeping of `lax.dot_general`: activations of `ndim` axes, a constant of `cdim`"
-    ndim: int
-    cdim: int
-    const_first: bool # Is the constant the left-hand side?
-    dims: tuple # Dimension numbers of `lax.dot_general`
-    @property
-    def sides(self):
-        "Contracted and batch axes of the activations and of the constant"
-        (lc, rc), (lb, rb) = self.dims
-        at = lambda axes, n: [a % n for a in axes]
-        x, c = ((rc, rb), (lc, lb)) if self.const_first else ((lc, lb), (rc, rb))
-        return (*(at(a, self.ndim) for a in x), *(at(a, self.cdim) for a in c))
-    @property
-    def labels(self):
-        "Axes of the product: `a` for one of the activations, `('c', a)` for one of the constant"
-        xc, xb, cc, cb = self.sides
-        free = [a for a in range(self.ndim) if a not in xc + xb]
-        new = [('c', a) for a in range(self.cdim) if a not in cc + cb]
-        return xb + (new + free if self.const_first else free + new)
-    def matched(self, a):
-        "The label of axis `a` of the constant"
-        xc, xb, cc, cb = self.sides
-        return dict(zip(cc + cb, xc + xb)).get(a, ('c', a))
+    "The bookkeeping of `lax.dot_general`: a letter for each axis, the same for axes that match"
+    x: str # Of the activations
+    c: str # Of the constant
+    out: str # Of the product
+    @classmethod
+    def of(cls, ndim, cdim, const_first, dims):
+        "From dimension numbers of `lax.dot_general`; is the constant the left-hand side?"
+        (xc, cc), (xb, cb) = (pair[::-1] for pair in dims) if const_first else dims
+        x, c = string.ascii_lowercase[:ndim], list(string.ascii_lowercase[ndim:ndim + cdim])
+        for i, j in zip((*xc, *xb), (*cc, *cb)): c[j] = x[i]
+        free, new = [l for l in x if l not in c], [l for l in c if l not in x]
+        out = [x[i] for i in xb] + (new + free if const_first else free + new)
+        return cls(x, ''.join(c), ''.join(out))
     def batch(self, b):
-        "The label of the examples in the product"
-        if b in self.labels: return b
-        new = [l for l in self.labels if isinstance(l, tuple)]
+        "The letter of the examples in the product, if they are axis `b` of the activations"
+        if self.x[b] in self.out: return self.x[b]
+        new = [l for l in self.out if l not in self.x]
         if not new: raise ValueError(
             'the batch axis is contracted and nothing takes its place; contract it with a matrix')
         return new[0]
     def shape(self, s, c):
-        return tuple(c[l[1]] if isinstance(l, tuple) else s[l] for l in self.labels)
+        "The shape of the product of activations of shape `s` with a constant of shape `c`"
+        sizes = dict(zip(self.c + self.x, (*c, *s)))
+        return tuple(sizes[l] for l in self.out)
     def block(self, a, nb, full, b, c, left, right):
         "The product of a block with `left` along its rows and `right` along its columns"
-        rows = [*range(self.ndim), *(l for l in self.labels if isinstance(l, tuple))]
-        R = dict(zip(rows, string.ascii_lowercase))
-        out = self.batch(b)
-        same = [l for l in rows if (nb == 1 if l in (b, out) else not full)]
-        C = {l: R[l] if l in same else R[l].upper() for l in rows}
-        pair = lambda l: R[l] if R[l] == C[l] else R[l] + C[l]
-        of = lambda labels: ''.join(pair(l) for l in labels if l not in (b, c, out))
-        const = lambda L: ''.join(L[self.matched(i)] for i in range(self.cdim))
-        block = f'{pair(b)}{of(range(self.ndim))}'
-        spec = f'{block},{const(R)},{const(C)}->{pair(out)}{of(self.labels)}'
-        return jnp.einsum(spec, a, left, right, precision=lax.Precision.HIGHEST)
+        batch, channel, out = self.x[b], self.x[c], self.batch(b)
+        def column(l): return l if (nb == 1 if l in (batch, out) else not full) else l.upper()
+        def pairs(word): return ''.join(dict.fromkeys(''.join(l + column(l) for l in word)))
+        rest = lambda word: [l for l in word if l not in (batch, channel, out)]
+        right_c = ''.join(map(column, self.c))
+        sums = f'{pairs([batch, *rest(self.x)])},{self.c},{right_c}->{pairs([out, *rest(self.out)])}'
+        return jnp.einsum(sums, a, left, right, precision=lax.Precision.HIGHEST)
 
 # %% ../nbs/01_kernel.ipynb #c4322e99
-def check_dot(dot, k, b, c):
-    "Raise if the product is not one of the state `k`"
-    contracted, shared, *_ = dot.sides
-    if c in contracted + shared: raise ValueError(
-        f'dimension_numbers={dot.dims} multiply along the channel axis {c}, '
+def check_dot(dot, k, dims):
+    "Raise if the product, with dimension numbers `dims`, is not one of the state `k`"
+    batch, channel = dot.x[k.batch_axis], dot.x[k.channel_axis]
+    contracted = set(dot.x) - set(dot.out)
+    if channel in dot.c: raise ValueError(
+        f'dimension_numbers={dims} multiply along the channel axis {k.channel_axis}, '
         'over which a kernel is averaged already; use Dense')
-    if b in contracted and k.diagonal_batch: raise ValueError(
+    if batch in contracted and k.diagonal_batch: raise ValueError(
         'contracting the batch axis needs covariances of all example pairs; '
         'recompute the kernel with diagonal_batch=False')
-    if k.diagonal_spatial and set(contracted) - {b}: raise ValueError(
+    if k.diagonal_spatial and contracted - {batch}: raise ValueError(
         'contracting position axes needs covariances of all position pairs; '
         'recompute the kernel with diagonal_spatial=False')
 
@@ -617,14 +599,13 @@ def multiplied(k, other1, other2, is_lhs, dimension_numbers):
     if one_sided or jnp.ndim(other1) != jnp.ndim(other2): raise NotImplementedError(
         'both constants must be arrays with the same number of axes (or both None)')
     b, c = k.batch_axis, k.channel_axis
-    dot = Dot(len(k.shape1), jnp.ndim(other1), is_lhs, dimension_numbers)
-    check_dot(dot, k, b, c)
+    dot = Dot.of(len(k.shape1), jnp.ndim(other1), is_lhs, dimension_numbers)
+    check_dot(dot, k, dimension_numbers)
     if other2 is not other1: k = two_batches(k)
     o1, o2 = (jnp.asarray(o, k.nngp.dtype) for o in (other1, other2))
     f = lambda nb, full, l, r: lambda a: dot.block(a, nb, full, b, c, l, r)
     own = lambda k, o: f(k.covs, k.own_full, o, o)
     y = k.by_group(lambda k: k.each(f(2, k.full, o1, o2), own(k, o1), own(k, o2)))
-    at = dot.labels.index
     s2 = None if k.one_batch else dot.shape(k.shape2, o2.shape)
-    facts = dict(batch_axis=at(dot.batch(b)), channel_axis=at(c), shape2=s2)
+    facts = dict(batch_axis=dot.out.index(dot.batch(b)), channel_axis=dot.out.index(dot.x[c]))
     return reshaped(y, lambda s: dot.shape(s, o1.shape), **facts).replace(shape2=s2)
