@@ -45,8 +45,8 @@ class Copies(Step):
     "The step of `FanOut`"
     def run(self, k, **extras):
         if isinstance(k, Inputs): k = k.lift(self.need)
-        branch, n = k.replace(shared=k.shared + (True,)), self.layer.num
-        return [branch.narrow(w) for w in _wants(self.want, n)]
+        branch = k.replace(shared=k.shared + (True,))
+        return [branch.narrow(w) for w in _wants(self.want, self.layer.num)]
 
 def _wants(want, n):
     if not is_tree(want): return (want,)*n
@@ -114,7 +114,12 @@ class FanIn(Layer):
     "A layer that merges a list of branches"
     def lower(self, want): return Merge(self, want, self.need(want))
     def smoothed(self, s): return Smoothness(*map(min, zip(*s)))
-    def merged(self, s): raise NotImplementedError
+    def merged(self, shapes):
+        if len(set(shapes)) > 1: raise ValueError(
+            f'{self!r}: all branches must have one shape, got {shapes}; '
+            'give their last layers equal widths')
+        return shapes[0]
+    def mask(self, ms, s): return ft.reduce(jnp.logical_and, ms)
     def need(self, want): return pointwise(want)
     def shape(self, s):
         if not is_tree(s) or not s or not is_tree(s[0]): raise ValueError(
@@ -130,7 +135,6 @@ class FanIn(Layer):
         m = self.mask(masks, [b.shape for b in x])
         return MaskedArray(jnp.where(m, 0, y), m)
 
-# %% ../nbs/04_combinators.ipynb #4e43b840
 def check_branches(layer, ks):
     "Raise if branches differ in layout or in the pairs they hold"
     for name in ('batch_axis', 'channel_axis', 'diagonal_spatial', 'diagonal_batch'):
@@ -166,17 +170,9 @@ class Merge(Step):
         return out.mask(m1, m2).narrow(want)
 
 # %% ../nbs/04_combinators.ipynb #fd5655bd
-def _equal(layer, shapes):
-    if len(set(shapes)) > 1: raise ValueError(
-        f'{layer!r}: all branches must have one shape, got {shapes}; '
-        'give their last layers equal widths')
-    return shapes[0]
-
 @struct
 class FanInSum(FanIn):
     "The sum of independent branches, all but one of mean zero"
-    def merged(self, shapes): return _equal(self, shapes)
-    def mask(self, ms, s): return ft.reduce(jnp.logical_and, ms)
     def apply(self, params, xs): return sum(xs[1:], xs[0])
     def merge(self, ks, want):
         check_independent(self, ks)
@@ -184,15 +180,13 @@ class FanInSum(FanIn):
         if len(off) > 1: raise NotImplementedError(
             f'{self!r}: branches {off} are not Gaussian of mean zero, so their means would add '
             'cross terms; end all of them but one with a Dense or Conv layer')
-        return join(ks, lambda bs: sum(bs[1:], bs[0]),
+        return join(ks, ft.partial(self.apply, ()),
                     is_gaussian=not off, is_input=any(k.is_input for k in ks))
 
 # %% ../nbs/04_combinators.ipynb #4d15d9f9
 @struct
 class FanInProd(FanIn):
     "The product of independent branches"
-    def merged(self, shapes): return _equal(self, shapes)
-    def mask(self, ms, s): return ft.reduce(jnp.logical_and, ms)
     def apply(self, params, xs): return math.prod(xs[1:], start=xs[0])
     def merge(self, ks, want):
         check_independent(self, ks)
@@ -200,8 +194,7 @@ class FanInProd(FanIn):
         if len(raw) > 1: raise NotImplementedError(
             f'{self!r}: branches {raw} are raw inputs, whose product no covariance determines; '
             'multiply them beforehand')
-        return join(ks, lambda bs: math.prod(bs[1:], start=bs[0]),
-                    is_gaussian=False, is_input=False)
+        return join(ks, ft.partial(self.apply, ()), is_gaussian=False, is_input=False)
 
 # %% ../nbs/04_combinators.ipynb #1bd7dcdf
 def block_diag(blocks, axis):

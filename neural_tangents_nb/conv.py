@@ -194,7 +194,8 @@ def embedded(k):
     def widen(a, nb, full):
         for i in range(nb, 2*a.ndim - nb, 2):
             eye = jnp.eye(a.shape[i], dtype=a.dtype)
-            a = jnp.expand_dims(a, i + 1)*eye.reshape(*eye.shape, *(1,)*(a.ndim - i - 1))
+            a = jnp.expand_dims(a, i + 1)
+            a = a*jnp.expand_dims(eye, [j for j in range(a.ndim) if j not in (i, i + 1)])
         return a
     return k.replace(groups=()).linear(widen).replace(diagonal_spatial=False)
 

@@ -64,10 +64,10 @@ def sparse_edges(
         f'a sparse `pattern` must have shape (examples, edges, {len(sizes)}, 2) '
         f'for {len(sizes)} vertex axes, got {pattern.shape}')
     check_batch(pattern, n)
-    size = jnp.array(sizes)[:, None]
+    size = np.reshape(sizes, (1, 1, -1, 1))
     _check_range(pattern, size)
     used = ((pattern >= 0) & (pattern < size)).all((2, 3))
-    strides = jnp.array([math.prod(sizes[i+1:]) for i in range(len(sizes))])[:, None]
+    strides = np.reshape([math.prod(sizes[i+1:]) for i in range(len(sizes))], size.shape)
     sender, receiver = jnp.moveaxis(jnp.where(used[..., None], (pattern*strides).sum(2), 0), -1, 0)
     def one(y, s, r, used): return jnp.zeros_like(y).at[r].add(jnp.where(used[:, None], y[s], 0))
     return lambda y: jax.vmap(one)(y, sender, receiver, used)
@@ -76,7 +76,7 @@ def _check_range(pattern, size):
     if isinstance(pattern, jax.core.Tracer): return
     if (pattern >= size).any(): raise ValueError(
         f'a sparse `pattern` names vertices up to {int(pattern.max())}, '
-        f'but axes have sizes {size[:, 0].tolist()}')
+        f'but axes have sizes {size.ravel().tolist()}')
 
 # %% ../nbs/09_graph.ipynb #8ce9e175
 def _unchanged(p): return p

@@ -198,12 +198,13 @@ class Kernel:
         scale, shift = strong(scale), None if shift is None else strong(shift)
         k = self.each(*(lambda a: scale*a,)*2).replace(groups=())
         if shift is None: return k
-        up = lambda a: None if a is None else a + shift
+        up = lambda a: None if a is None else a + jnp.broadcast_to(shift, a.shape)
         return k.replace(nngp=up(k.nngp), cov1=up(k.cov1), cov2=up(k.cov2))
 
     def learn(self, own=None):
         "Add to the NTK what a layer's own weights contribute, by default its output's covariance"
         if self.ntk is None: return self
+        if own is None and self.ntk.ndim == 0: return self.replace(ntk=self.nngp)
         nngp = materialized(lambda: self.nngp) # it has two readers: the NTK, and who comes next
         own = nngp if own is None else jnp.broadcast_to(own, nngp.shape).astype(nngp.dtype)
         return self.replace(nngp=nngp, ntk=own if self.ntk.ndim == 0 else self.ntk + own)

@@ -115,7 +115,8 @@ def window_rows(
         y = sum(read(i, d) for i in places)
         at = np.indices(ends) + d
         inside = np.all([(0 <= p) & (p < k) for p, k in zip(at, ends)], 0)
-        return jnp.where(inside, y.reshape(*y.shape[:a], n, *ends), 0)
+        y = y.reshape(*y.shape[:a], n, *ends)
+        return jnp.where(np.broadcast_to(inside, y.shape), y, 0)
     return sum(map(column, offsets))
 
 # %% ../nbs/04a_windows.ipynb #879e5c4e
