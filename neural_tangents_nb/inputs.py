@@ -10,11 +10,12 @@ import functools as ft
 import jax, numpy as np
 from jax import numpy as jnp
 from .core import struct, brief, is_tree, as_floats
+from .machine import unshared
 
 # %% ../nbs/01a_inputs.ipynb #c57acf2c
 def as_input(x, name='x1', masked=False):
     "`x` as a floating array of at least two axes, or an error that says what is wrong with it"
-    x = as_floats(x, name, not masked,
+    x = as_floats(unshared(x), name, not masked,
                   'remove them, or mark missing entries by a number and pass it as `mask_constant`')
     if x.ndim < 2: raise ValueError(
         f'`{name}` must have at least a batch and a channel axis, got shape {x.shape}; ' +

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['on_cpu', 'outlined', 'materialized', 'even', 'corners', 'places', 'held', 'tile_of', 'mirrored', 'put', 'tiled',
-           'paired_dot', 'long_dot']
+           'gathered', 'unshared', 'paired_dot', 'long_dot']
 
 # %% ../nbs/00b_machine.ipynb #f980e1b4
 import functools as ft
@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from math import ceil, isqrt, prod
 import jax, numpy as np
 from jax import lax, numpy as jnp
+from jax.experimental import multihost_utils
 try: from jax.experimental.xla_metadata import set_xla_metadata
 except ImportError: set_xla_metadata = None # then everything is right, only slower
 
@@ -48,8 +49,6 @@ def materialized(f):
     "`f()`, computed once: fused readers would each compute it anew, with a rounding of their own"
     if _within.get(): return f() # an outlined computation was handed what it reads
     return outlined(f)() if on_cpu() else lax.optimization_barrier(f())
-
-
 
 # %% ../nbs/00b_machine.ipynb #50925093
 def even(n, size):
@@ -112,6 +111,20 @@ def tiled(
     like = jax.eval_shape(f, *at[:, 0])
     out = jax.tree.map(lambda a: lax.empty(shape + a.shape[2:], a.dtype), like)
     return lax.scan(step, out, tuple(at))[0]
+
+# %% ../nbs/00b_machine.ipynb #fc05fbc9
+def gathered(tree):
+    "Arrays that devices share, in the host's memory, of every process"
+    here = lambda a: not isinstance(a, jax.Array) or a.is_fully_addressable
+    one = lambda a: np.asarray(a) if here(a) else multihost_utils.process_allgather(a, tiled=True)
+    return jax.tree.map(one, tree)
+
+def unshared(tree):
+    "`tree` with NumPy's arrays in place of those that several devices share"
+    def shared(a):
+        known = isinstance(a, jax.Array) and not isinstance(a, jax.core.Tracer)
+        return known and len(a.sharding.device_set) > 1
+    return jax.tree.map(lambda a: gathered(a) if shared(a) else a, tree)
 
 # %% ../nbs/00b_machine.ipynb #73e83be3
 def paired_dot(

@@ -10,9 +10,9 @@ from typing import Any
 import dataclasses as dc, functools as ft
 import jax, numpy as np
 from jax import lax, numpy as jnp
-from jax.sharding import PartitionSpec as P
-from .machine import corners
-from .rounds import Rounds, everywhere, gathered
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from .machine import gathered
+from .rounds import Rounds, everywhere
 from .tiles import (
     check_batching, devices_of, rows_of, tiles_in_rounds, tiling, traced, until_it_fits)
 
@@ -64,13 +64,20 @@ def times(k, v):
     "`k@v` of a block `k` of any precision and `v` of NumPy's float64, as is the result"
     with jax.enable_x64(True): return np.asarray(_times(k, v))
 
+def _automatic(k):
+    "`k` on the devices where it is, along axes that the compiler may use as it likes"
+    at = getattr(k, 'sharding', None)
+    if not isinstance(at, NamedSharding): return jnp.asarray(k)
+    mesh = Mesh(at.mesh.devices, at.mesh.axis_names)
+    return jax.device_put(k, NamedSharding(mesh, at.spec))
+
 class Whole(KernelMatrix):
     "A kernel matrix in memory, perhaps with its rows on many devices"
     def __init__(self, k):
         check_concrete('a product with a kernel matrix', k)
         if np.ndim(k) != 2: raise ValueError(
             f'a kernel matrix has two axes, got an array of shape {np.shape(k)}')
-        self.k, self.shape, self.dtype = jnp.asarray(k), np.shape(k), jnp.result_type(k)
+        self.k, self.shape, self.dtype = _automatic(k), np.shape(k), jnp.result_type(k)
     def rows(self, index): return self.k[jnp.asarray(index)]
     def matmul(self, v):
         if len(self.k.sharding.device_set) == 1: return KernelMatrix.matmul(self, v)
@@ -97,8 +104,8 @@ def product(t, v):
     # Below the last example lie copies of it: zeros there keep them out of the sum.
     v = np.pad(v, ((0, n2 - len(v)), (0, 0)))
     with jax.enable_x64(True):
-        y = everywhere(rounds.mesh, np.zeros((rounds.mesh.size, n1, v.shape[1])), P('rows'))
-        v = everywhere(rounds.mesh, v)
+        at = NamedSharding(rounds.mesh, P('rows'))
+        y, v = jnp.zeros((rounds.mesh.size, n1, v.shape[1]), device=at), everywhere(rounds.mesh, v)
     for l, w, tiles in tiles_in_rounds(t, rounds):
         with jax.enable_x64(True): y = _add(rounds, y, tiles, v, l, w)
     with jax.enable_x64(True): return gathered(y).sum(0)[:t.shape[0]]
@@ -115,7 +122,7 @@ class Tiled(KernelMatrix):
         progress=False, # Show a bar for every product? None: where somebody watches
         **kwargs, # Further arguments of `kernel_fn`
     ):
-        check_batching(batch_size, device_count)
+        check_batching(kernel_fn, batch_size, device_count)
         devices = devices_of(device_count) or (jax.local_devices()[0],)
         t = tiling(kernel_fn, x1, x2, (get,), kwargs, batch_size, devices, progress=progress)
         # Products use the inputs again and again: they stay on the device.
@@ -140,8 +147,8 @@ class Tiled(KernelMatrix):
         k, own = dc.replace(some, x2=t.x1).call(), some.call()
         return k.at[np.arange(len(index)), index].set(jnp.diagonal(own))
     def diagonal(self, block=64):
-        t, n, size = self.tiling, len(self), min(block, len(self))
+        t, n = self.tiling, len(self)
         if t.x2 is not None: raise ValueError(
             'a kernel between two different batches has no diagonal')
-        parts = [jnp.diagonal(t.tile(i, i, size, size)) for i in corners(n, size).tolist()]
-        return jnp.concatenate([*parts[:-1], parts[-1][(len(parts)*size - n):]])
+        parts = [jnp.diagonal(t.part((i, min(block, n - i))).call()) for i in range(0, n, block)]
+        return jnp.concatenate(parts)

@@ -14,11 +14,11 @@ from jax import lax, numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from .core import canonical_get, select
 from .empirical import NtkImplementation, empirical_nngp_fn
-from .machine import even
+from .machine import even, unshared
 from .progress import Bar
 from .structured import empirical_ntk_fn
 from .rounds import everywhere
-from .tiles import batch, inputs, n_rows, traced
+from .tiles import batch, check_batching, inputs, n_rows, split, traced, united
 
 # %% ../nbs/14a_montecarlo.ipynb #80ef25be
 class Running(NamedTuple):
@@ -61,15 +61,14 @@ def relative_error(run):
 # %% ../nbs/14a_montecarlo.ipynb #2d3ca010
 def sample_counts(n_samples):
     "Distinct positive counts in growing order, and whether several were asked for"
-    many = not isinstance(n_samples, int)
-    if many and not hasattr(n_samples, '__iter__'):
-        raise TypeError('`n_samples` must be an integer or integers, got '
-                        f'{type(n_samples).__name__}.')
+    many, whole = hasattr(n_samples, '__iter__'), (int, np.integer)
+    if not many and not isinstance(n_samples, whole): raise TypeError(
+        f'`n_samples` must be an integer or integers, got {type(n_samples).__name__}.')
     counts = tuple(n_samples) if many else (n_samples,)
-    whole = lambda n: isinstance(n, (int, np.integer)) and not isinstance(n, bool)
-    if not counts or any(not whole(n) or n <= 0 for n in counts):
-        raise ValueError(f'`n_samples` must hold positive integers, got {n_samples!r}.')
-    return tuple(sorted({int(n) for n in counts})), many
+    fine = (isinstance(n, whole) and not isinstance(n, bool) and n > 0 for n in counts)
+    if not counts or not all(fine): raise ValueError(
+        f'`n_samples` must hold positive integers, got {n_samples!r}.')
+    return tuple(sorted({*map(int, counts)})), many
 
 # %% ../nbs/14a_montecarlo.ipynb #9052e1e9
 def _takes_rng(apply_fn):
@@ -101,8 +100,8 @@ def _next_stop(n, target, rel_error, visible):
 def _advancer(sample):
     "`advance(names, rest, mesh, count, run, data)`: `count` samples more; `run` is a key at first"
     def advance(names, rest, mesh, count, run, data):
-        x1, x2, kwargs = data
-        one = lambda key: sample(key, names, mesh, x1, x2, kwargs | dict(rest))
+        x1, x2, arrays = data
+        one = lambda key: sample(key, names, mesh, x1, x2, united(arrays, rest))
         return draw(one, run if isinstance(run, Running) else start(one, run), count)
     compiled = jax.jit(advance, static_argnums=(0, 1, 2))
     # Inside somebody's grad the number of turns must be known: reverse mode needs a finite loop.
@@ -127,23 +126,14 @@ def _estimates(advance, run, counts, rel_error):
                       f'after {n} samples; raise `n_samples`.', stacklevel=4)
 
 # %% ../nbs/14a_montecarlo.ipynb #d936ffc0
-def _devices(device_count):
-    local = jax.local_devices()
-    if not isinstance(device_count, int) or not -1 <= device_count <= len(local):
-        raise ValueError('`device_count` must be -1 (all), 0 (the default device) or up to '
-                         f'{len(local)}, the devices of this process; '
-                         f'got {device_count!r}.')
-    return local if device_count == -1 else local[:device_count]
-
 def mesh_for(rows, devices):
     "As many of `devices` as can share `rows` evenly; None for one"
     count = max((d for d in range(1, len(devices) + 1) if rows and rows % d == 0), default=1)
     return None if count == 1 else Mesh(np.array(devices[:count]), ('rows',))
 
 def _check_blocks(batch_size, trace_axes, diagonal_axes):
-    if not isinstance(batch_size, int) or batch_size < 0:
-        raise ValueError('`batch_size` must be an integer >= 0 (0: everything at once), got '
-                         f'{batch_size!r}.')
+    if batch_size == 'auto': raise ValueError(
+        "`batch_size` must be an integer >= 0 (0: everything at once), got 'auto'.")
     tupled = lambda a: (a,) if isinstance(a, int) else tuple(a)
     if batch_size and 0 in tupled(trace_axes) + tupled(diagonal_axes):
         raise ValueError('`batch_size` needs kernels with axes (n1, n2): take axis 0 out of '
@@ -156,16 +146,6 @@ def _names(get):
     if bad := set(names) - {'nngp', 'ntk'}:
         raise ValueError(f"`get` must name 'nngp' or 'ntk', got {sorted(bad)}.")
     return get, names
-
-def _static(kwargs):
-    "Keyword arguments that are data, and (hashable) those that are part of the program"
-    data = {k: v for k, v in kwargs.items() if all(hasattr(l, 'dtype') for l in jax.tree.leaves(v))}
-    rest = tuple(sorted((k, v) for k, v in kwargs.items() if k not in data))
-    try: hash(rest)
-    except TypeError as e:
-        raise TypeError('keyword arguments must be arrays or hashable: '
-                        f'{e}; got {dict(rest)}') from e
-    return data, rest
 
 class Estimate(NamedTuple):
     "A mean over finite networks"
@@ -199,14 +179,16 @@ def monte_carlo_kernel_fn(
 ) -> Callable:
     "`kernel_fn(x1, x2=None, get=None, **kwargs)`: infinite kernels as means over finite networks"
     counts, many = sample_counts(n_samples)
+    check_batching(apply_fn, batch_size, device_count)
     _check_blocks(batch_size, trace_axes, diagonal_axes)
-    devices, host = _devices(device_count), None if store_on_device else jax.devices('cpu')[0]
+    devices = jax.local_devices()[:None if device_count == -1 else device_count]
+    host = None if store_on_device else jax.devices('cpu')[0]
     fns = dict(nngp=empirical_nngp_fn(apply_fn, trace_axes, diagonal_axes),
                ntk=empirical_ntk_fn(apply_fn, trace_axes, diagonal_axes, vmap_axes, implementation))
     advance = _advancer(sampler(init_fn, apply_fn, fns, batch_size))
     def kernel_fn(x1, x2=None, get=None, **kwargs):
         get, names = _names(get)
-        arrays, rest = _static(kwargs)
+        arrays, rest = split(unshared(kwargs))
         masked = kwargs.get('mask_constant') is not None
         alone = x2 is x1 or not jax.tree.leaves(x2)
         x1, x2 = inputs(x1, 'x1', masked), None if alone else inputs(x2, 'x2', masked)

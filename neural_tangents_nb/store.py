@@ -19,7 +19,7 @@ from .machine import even, mirrored
 from .progress import watched
 from .matrix import KernelMatrix, times
 from .tiles import (
-    Tiling, auto_size, is_state, paired_of, run, tiling, until_it_fits)
+    Tiling, auto_size, is_state, paired_of, run, tiling, united, until_it_fits)
 
 # %% ../nbs/19_store.ipynb #e661a069
 def _parts(x):
@@ -64,7 +64,8 @@ def fingerprint(t: Tiling):
     "What a kernel is computed from, each part as a hash"
     from neural_tangents_nb import __version__
     dtype = jnp.result_type(float).name
-    parts = dict(architecture=t.kernel_fn, x1=t.x1, x2=t.x2, arguments=(t.args, t.kwargs | t.pairs))
+    args, kwargs = united(t.arrays, t.rest)
+    parts = dict(architecture=t.kernel_fn, x1=t.x1, x2=t.x2, arguments=(args, kwargs | t.pairs))
     return {n: digest(x) for n, x in parts.items()} | dict(dtype=dtype, version=__version__)
 
 def _check_fingerprint(path, stored, now):
