@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['CALLS', 'run', 'bind', 'inside', 'body', 'flatten', 'program', 'contains', 'inexact', 'meets', 'enter', 'Work',
-           'size_in_bytes', 'tally', 'work_of']
+           'size_in_bytes', 'tally', 'work_of', 'unpinned', 'hashable', 'compiled', 'remembered']
 
 # %% ../nbs/00d_programs.ipynb #3828496a
-import dataclasses as dc, math
-import jax
+import dataclasses as dc, functools as ft, math, warnings
+import jax, numpy as np
 from jax import numpy as jnp
 from jax.extend.core import Literal, jaxpr_as_fun, jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 # %% ../nbs/00d_programs.ipynb #b15bd3cb
 def run(jaxpr, consts, args, rule):
@@ -175,3 +176,53 @@ def tally(jaxpr) -> Work:
 def work_of(f, *args) -> Work:
     "The work of `f(*args)`, from the shapes of the arguments alone"
     return tally(jax.make_jaxpr(f)(*args).jaxpr)
+
+# %% ../nbs/00d_programs.ipynb #77c6075f
+def _is_array(a): return isinstance(a, (jax.Array, np.ndarray, np.generic))
+
+def _unpinned(a):
+    if not _is_array(a) or AxisType.Explicit not in jax.typeof(a).sharding.mesh.axis_types: return a
+    if isinstance(a, jax.core.Tracer): return jax.sharding.reshard(a, PartitionSpec())
+    mesh = a.sharding.mesh
+    free = Mesh(mesh.devices, mesh.axis_names)
+    return jax.device_put(a, NamedSharding(free, a.sharding.spec))
+
+def unpinned(tree):
+    "`tree`, with arrays whose type says nothing about devices"
+    return jax.tree.map(_unpinned, tree)
+
+def hashable(*args):
+    try: return hash(args) is not None
+    except TypeError: return False
+
+_LOOKS = jax.errors.JAXTypeError, jax.errors.JAXIndexError # of functions that look at numbers
+
+def compiled(f):
+    "`f(*args, **kwargs)` as one program, whose inputs are the arrays among the arguments"
+    eager = []
+    @ft.partial(jax.jit, static_argnums=(0, 1))
+    def read(treedef, rest, arrays):
+        arrays = iter(arrays)
+        args, kwargs = treedef.unflatten(next(arrays) if t is None else v for t, v in rest)
+        return f(*args, **kwargs)
+    @ft.wraps(f)
+    def call(*args, **kwargs):
+        leaves, treedef = jax.tree.flatten(unpinned((args, kwargs)))
+        args, kwargs = treedef.unflatten(leaves)
+        arrays = [l for l in leaves if _is_array(l)]
+        # with their types: 1 and True are equal, but make different programs
+        rest = tuple((None, None) if _is_array(l) else (type(l), l) for l in leaves)
+        inner = any(isinstance(a, jax.core.Tracer) for a in arrays)
+        if eager or inner or not hashable(treedef, rest): return f(*args, **kwargs)
+        try: return read(treedef, rest, arrays)
+        except _LOOKS as e: why = str(e).split('\n')[0]
+        out = f(*args, **kwargs)
+        eager.append(why)
+        warnings.warn(f'`{f.__qualname__}` runs operation by operation: {why}', stacklevel=2)
+        return out
+    return call
+
+def remembered(make):
+    "`make(*args)`, the same result for equal arguments where these can be compared"
+    known = ft.lru_cache(maxsize=64, typed=True)(make)
+    return lambda *args: (known if hashable(*args) else make)(*args)

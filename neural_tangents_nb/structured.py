@@ -20,8 +20,8 @@ from opt_einsum.paths import DynamicProgramming
 from .core import struct, static
 from .empirical import METHODS, NtkImplementation, cheapest, each_side
 from .empirical import empirical_nngp_fn, jacobian_contraction, kernel_fn_from
-from .empirical import labels, methods_of, ntk_fn_from, time_of, zero_kernel
-from .programs import CALLS, bind, enter, flatten, inexact, meets, run
+from .empirical import called, labels, methods_of, ntk_fn_from, time_of
+from .programs import CALLS, bind, enter, flatten, inexact, meets, remembered, run
 
 # %% ../nbs/12_structured.ipynb #4c063693
 @dc.dataclass(frozen=True)
@@ -500,15 +500,16 @@ def structured_derivatives(f1, f2, params, trace_axes, diagonal_axes, batch=(1, 
     plans = each_side(lambda f: plan_of(lambda ls: f(treedef.unflatten(ls)), leaves), f1, f2)
     if any(meets(p.jaxpr, 'while') for p in plans):
         return jacobian_contraction(f1, f2, params, *axes, batch)
-    k, A = zero_kernel(f1, f2, params, *axes), plans[0].out
-    if not k.size*A.size: return k
-    fs1, fs2 = each_side(lambda plan: factors(plan, leaves), *plans)
+    A, (fs1, fs2) = plans[0].out, each_side(lambda plan: factors(plan, leaves), *plans)
     parts = [kernel_of(fs1[i], fs2[i], A.ndim, *axes, batch) for i in fs1.keys() & fs2.keys()]
-    return (k + sum(parts)/math.prod(A.shape[a] for a in trace_axes)).astype(k.dtype)
+    return sum(parts)/math.prod(A.shape[a] for a in trace_axes)
 
 METHODS[NtkImplementation.STRUCTURED_DERIVATIVES] = structured_derivatives
 
 # %% ../nbs/12_structured.ipynb #e1763f14
+@remembered
+def _ntk_fn(implementation, *args): return called(ntk_fn_from(methods_of(implementation), *args))
+
 def empirical_ntk_fn(
     f: Callable, # `f(params, x, **kwargs)`: any pytrees of arrays
     trace_axes=(-1,), # Output axes to average over
@@ -522,8 +523,10 @@ def empirical_ntk_fn(
     The axes of both outputs are interleaved, `(A1_0, A2_0, A1_1, A2_1, ...)`, without those in
     `trace_axes` (by the product of whose sizes it is divided), and once those in `diagonal_axes`.
     Outputs that are pytrees give a kernel for each array. `x2=None` stands for `x1`.
-    The methods are those of Novak, Sohl-Dickstein and Schoenholz (2022, arXiv:2206.08720)."""
-    return ntk_fn_from(methods_of(implementation), f, trace_axes, diagonal_axes, vmap_axes)
+    A call is one program, which is compiled for new shapes; `f` must give equal results for equal
+    arguments. The methods are those of Novak, Sohl-Dickstein and Schoenholz (2022,
+    arXiv:2206.08720)."""
+    return _ntk_fn(implementation, f, trace_axes, diagonal_axes, vmap_axes)
 
 # %% ../nbs/12_structured.ipynb #98851aa7
 def empirical_kernel_fn(
