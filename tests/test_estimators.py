@@ -163,9 +163,90 @@ def test_pandas_pipelines_and_searches():
     assert best['infiniteregressor__noise'] == .01 # a thousandfold noise predicts the mean
 
 def test_a_singular_kernel_says_what_to_do():
-    twice = np.concatenate([X, X])
-    with pytest.raises(ValueError, match='eigh'): InfiniteRegressor(SHALLOW, noise=0.).fit(twice, np.concatenate([Y, Y]))
-    assert np.isfinite(InfiniteRegressor(SHALLOW, noise=0., solver='eigh').fit(twice, np.concatenate([Y, Y])).predict(X_TEST)).all()
+    linear = stax.Dense(1, 1.4, .5) # of rank 4
+    with pytest.raises(ValueError, match='eigh'): InfiniteRegressor(linear, noise=0.).fit(X, Y)
+    assert np.isfinite(InfiniteRegressor(linear, noise=0., solver='eigh').fit(X, Y).predict(X_TEST)).all()
+
+def test_equal_rows_without_noise_are_one(fitted):
+    "Their mean is learned; the kernel of the rows as they are would be singular"
+    twice = InfiniteRegressor(SHALLOW, noise=0.).fit(np.concatenate([X, X]), np.concatenate([Y + 1, Y - 1]))
+    close(twice.predict(X_TEST), InfiniteRegressor(SHALLOW, noise=0.).fit(X, Y).predict(X_TEST), 1e-6)
+    assert len(twice.x_train_) == 40
+
+@pytest.mark.parametrize('t', [None, 3.])
+def test_noise_of_each_row(t):
+    one, each = (InfiniteRegressor(SHALLOW, t=t, noise=n).fit(X, Y) for n in (.1, np.full(40, .1)))
+    close(each.predict(X_TEST, return_std=True), one.predict(X_TEST, return_std=True), 1e-9)
+    for bad in np.full(3, .1), np.full(40, -.1), np.full(40, np.nan):
+        with pytest.raises(ValueError, match='noise'): InfiniteRegressor(SHALLOW, t=t, noise=bad).fit(X, Y)
+
+def test_noisy_rows_are_hardly_read():
+    wrong = np.arange(40) < 8
+    known = InfiniteRegressor(SHALLOW, noise=np.where(wrong, 1e4, .1)).fit(X, Y + wrong)
+    left = np.abs(known.predict(X[wrong]) - Y[wrong]) < np.abs(known.predict(X[wrong]) - Y[wrong] - 1)
+    assert left.mean() > .8
+
+def test_one_row_is_refused():
+    for model, y in (InfiniteRegressor(SHALLOW), [1.]), (InfiniteClassifier(SHALLOW), ['a']):
+        with pytest.raises(ValueError, match='1 sample'): model.fit(X[:1], y)
+
+def test_arrays_of_other_kinds(fitted):
+    "Lists, frames and foreign bytes are numbers; what is masked is not"
+    import pandas as pd
+    for x in X.tolist(), pd.DataFrame(X).to_numpy('>f8'), np.ma.array(X):
+        close(InfiniteRegressor(SHALLOW, kind='ntk').fit(x, Y).predict(X_TEST), fitted.predict(X_TEST), 1e-9)
+    masked = np.ma.array(X, mask=X > 2)
+    for call in lambda: InfiniteRegressor(SHALLOW).fit(masked, Y), lambda: InfiniteRegressor(SHALLOW).fit(X, np.ma.array(Y, mask=Y > .9)), lambda: fitted.predict(masked):
+        with pytest.raises(ValueError, match='masked'): call()
+
+@pytest.mark.parametrize('kind', ['nngp', 'ntk'])
+def test_large_tables_need_one_kernel_and_one_factor(kind, monkeypatch):
+    "The noise comes from a part; scale and score from what is left out of the one factorization"
+    sizes, made, whole, solver_of = [], [], estimators.kernels, estimators.solver_of
+    monkeypatch.setattr(estimators, 'PART', 24)
+    monkeypatch.setattr(estimators, 'kernels', lambda net, x1, x2=None, *args: sizes.append(len(x1)) or whole(net, x1, x2, *args))
+    monkeypatch.setattr(estimators, 'solver_of', lambda *args: made.append(args) or solver_of(*args))
+    part = InfiniteRegressor(SHALLOW, kind, noise=.1).fit(X, Y)
+    assert sizes == [40] and len(made) == 1
+    monkeypatch.undo()
+    all = InfiniteRegressor(SHALLOW, kind, noise=.1).fit(X, Y)
+    close(part.predict(X_TEST), all.predict(X_TEST), 1e-12)
+    (score, error), (of_all, _) = part.left_out_score_, all.left_out_score_
+    assert abs(score - of_all) < 4*error and all.noise_ == part.noise_
+
+def test_scores_are_pooled():
+    "R2 of predictions of each row by a model that was trained on the others, and its error; linear in rows, so that five rows have one"
+    x, y = X - X.mean(0), Y - Y.mean()
+    model = InfiniteRegressor(SHALLOW, noise=.5, standardize=False).fit(x, y)
+    k = estimators.kernels(model.net_, x)['nngp']
+    a = k + .5*np.diag(k).mean()*np.eye(40)
+    without = np.array([k[i, o]@np.linalg.solve(a[np.ix_(o, o)], y[o]) for i in range(40) for o in [np.delete(np.arange(40), i)]])
+    close(model.left_out_score_[0], 1 - ((y - without)**2).sum()/(y**2).sum(), 1e-9)
+    assert 0 < model.left_out_score_[1] < 1
+
+@pytest.mark.parametrize('classes', [False, True])
+def test_scores_do_not_see_copies(classes):
+    "Four of each row, answers by chance: who left out one copy alone would be right of nearly all"
+    x, y = np.repeat(RNG.randn(60, 3), 4, axis=0), np.repeat(RNG.randn(60), 4)
+    model = InfiniteClassifier(SHALLOW).fit(x, y > 0) if classes else InfiniteRegressor(SHALLOW).fit(x, y)
+    assert model.left_out_score_[0] < (.75 if classes else .5) # 1/2 and 0 by chance; of 60 points three standard errors are .2
+
+def test_files_of_the_first_format_are_read(fitted, tmp_path):
+    fitted.save(tmp_path/'m')
+    with zipfile.ZipFile(tmp_path/'m') as z: parts = {n: z.read(n) for n in z.namelist() if n != 'counts_.npy'}
+    with zipfile.ZipFile(tmp_path/'less', 'w') as z:
+        for n, d in parts.items(): z.writestr(n, d)
+    close(load(rewritten(tmp_path/'less', tmp_path/'old', format=1)).predict(X_TEST), fitted.predict(X_TEST), 1e-9)
+
+def test_dear_rows_are_not_repeated(monkeypatch):
+    "Rows are padded so that tables share programs, unless the model of costs says that pairs are dearer than a program"
+    seen, net = [], stax.serial(stax.Conv(1, (3, 3), padding='SAME'), stax.Relu(), stax.Flatten(), stax.Dense(1))
+    monkeypatch.setattr(estimators, 'batch', lambda f, *args, **kwargs: lambda x1, x2, get: seen.append(x1.shape[0]) or f(x1, x2, get))
+    x = RNG.randn(3, 4, 4, 1)
+    for cost, rows in (0., 128), (1., 3):
+        monkeypatch.setattr(estimators, 'pair_seconds', lambda *args: cost)
+        estimators.kernels(net, x)
+        assert seen.pop() == rows
 
 def test_without_scikit_learn_the_extra_is_named():
     code = "import sys; sys.modules['sklearn'] = None; import neural_tangents_nb.sklearn"

@@ -58,7 +58,7 @@ BAD = { # what is said: the training table, the test table, further arguments
     "of its own; 'a' twice": ('a,a,y\n1,2,3\n', None, []),
     'no rows': ('a,b,y\n', None, []),
     '(spreadsheets can save as "csv utf-8")': (b'\xff\xfe\x00', None, []),
-    'pandas writes none': (',a,y\n' + '0,1,2.5\n'*9, 'a\n1\n', []),
+    'one has none': ('a,,y\n' + '0,1,2.5\n'*9, 'a\n1\n', []),
     "it has 'a,b,y'": (GOOD, None, ['--delimiter', '|']),
     "is 'y' meant?": (GOOD, None, ['--target', 'Y']),
     'points, not commas': ('a;y\n' + '\n'.join(f'{i % 3},5;{i}' for i in range(30)), 'a\n1\n', []), # few values, which were categories
@@ -66,6 +66,15 @@ BAD = { # what is said: the training table, the test table, further arguments
     "line 7: column 'a' has '5 cm', and most": ('a,y\n' + '\n'.join(f'{i}{" cm"*(i == 5)},{i}.5' for i in range(30)), 'a\n1\n', []),
     "has '1e200' (too large)": ('a,y\n' + '\n'.join(f'{i}{"e200"*(i == 1)},{i}.5' for i in range(30)), 'a\n1\n', []),
     "test.csv, line 2: column 'b' has '1_0'": (GOOD, 'a,b\n1,1_0\n', []),
+    "the first of 3 gaps ('a' 1, 'y' 2)": (GOOD.replace('5,5,', 'NULL,5,').replace('9.5', '#DIV/0!'), None, []),
+    "line 2: column 'a' has '12%', a number with a sign or unit": ('a,y\n' + '\n'.join(f'{i % 5 + 12}%,{i}.5' for i in range(30)), 'a\n1\n', []),
+    "line 2: column 'a' has '$1,200', a number with": ('a,y\n' + '\n'.join(f'"${i % 5 + 1},200",{i}.5' for i in range(30)), 'a\n1\n', []),
+    "no numbers are '5 kg', '6 kg'": ('a,y\n' + '\n'.join(f'{i % 5 + 5} kg,{i}.5' for i in range(30)), 'a\n1\n', []),
+    "line 5: column 'a' has '.', and most other rows have a number; no numbers are '.', '>15'": ('a,y\n' + '\n'.join(f'{dict([(3, "."), (9, ">15")]).get(i, i % 4)},{i}.5' for i in range(30)), 'a\n1\n', []),
+    "line 2: column 'y' has '1 cm'": ('a,y\n' + '\n'.join(f'{i},{i % 9 + 1} cm' for i in range(30)), 'a\n1\n', ['--task', 'quantity']),
+    "has '2020-01-01', a date": ('a,y\n' + '\n'.join(f'2020-01-{i % 9 + 1:02},{i}.5' for i in range(30)), 'a\n1\n', []),
+    'an excel workbook': (b'PK\x03\x04' + bytes(30), None, []),
+    'a damaged gzip file': (b'\x1f\x8b' + bytes(30), None, []),
     'the first of 4 gaps': (GOOD.replace('5.5', '').replace('9.5', ''), None, []),
     "no column 'a', 'b'": (GOOD, 'z\n1\n', []),
     "line 3: not a row of a csv file": ('a,b,y\n1,2,3\n1,"2,3\n1,2,3\n', None, []),
@@ -163,17 +172,47 @@ def test_names_of_rows_go_along_and_known_answers_are_scored(files, tmp_path, ca
     r2 = 1 - ((got - Y[40:59])**2).sum()/((Y[40:59] - Y[40:59].mean())**2).sum()
     assert f'R2 on 19 rows of {test}: {r2:.3f}' in capsys.readouterr().err
 
-def test_many_rows_go_to_conjugate_gradients(files, tmp_path, capsys, monkeypatch):
+def test_rows_beyond_memory_go_to_conjugate_gradients(files, tmp_path, capsys, monkeypatch):
+    from neural_tangents_nb import sklearn as estimators
     table.main([*files, '--target', 'y', '--no-score', '--out', str(tmp_path/'a')]); assert 'conjugate gradients' not in capsys.readouterr().err
-    monkeypatch.setattr(table, 'LARGE', 39)
+    monkeypatch.setattr(estimators, 'free_memory', lambda device: 8*40**2)
     table.main([*files, '--target', 'y', '--no-score', '--out', str(tmp_path/'b')]); assert 'conjugate gradients' in capsys.readouterr().err
     a, b = (np.genfromtxt(tmp_path/n, delimiter=',', skip_header=1) for n in 'ab')
     np.testing.assert_allclose(a, b, atol=1e-3) # residual 1e-6, condition number about 1e2
 
-def test_a_class_of_one_row_is_not_cross_validated_and_said(files, tmp_path, capsys):
+def test_small_classes_are_scored_too(files, tmp_path, capsys):
+    "Rows are left out one by one: a class of one row cuts no folds"
     train = write(tmp_path/'train.csv', dict(a=A[:9], c=['u']*4 + ['v']*4 + ['w']))
     table.main([train, files[1], '--target', 'c', '--out', str(tmp_path/'out.csv')])
-    assert 'not cross-validated' in capsys.readouterr().err and len((tmp_path/'out.csv').read_text().splitlines()) == 21
+    assert 'cross-validated accuracy: 0.' in capsys.readouterr().err and len((tmp_path/'out.csv').read_text().splitlines()) == 21
+
+def predicted(tmp_path, capsys, train, *args, test='a\n1\n'):
+    for name, text in ('train.csv', train), ('test.csv', test): (tmp_path/name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    table.main([str(tmp_path/'train.csv'), str(tmp_path/'test.csv'), '--target', 'y', '--no-score', *args, '--out', str(tmp_path/'out.csv')])
+    return (tmp_path/'out.csv').read_text().splitlines(), capsys.readouterr().err
+
+def test_what_is_asked_for_is_taken(tmp_path, capsys):
+    "A gap that is a value, a category of many values, decimal commas"
+    text = 'a,y\n' + '\n'.join(f'{("None", "NA", "some")[i % 3]},{i}.5' for i in range(30))
+    assert 'a (3 values)' in predicted(tmp_path, capsys, text, '--missing', '-99', test='a\nNone\n')[1]
+    with pytest.raises(SystemExit): predicted(tmp_path, capsys, text, '--missing', 'na')
+    capsys.readouterr()
+    text = 'a,y\n' + '\n'.join(f'{i},{i}.5' for i in range(40))
+    assert 'a (40 values)' in predicted(tmp_path, capsys, text.replace(',', ' kg,').replace('a kg', 'a'), '--category', 'a')[1]
+    comma = 'a;y\n' + '\n'.join(f'1.00{i % 9},5;{i},5' for i in range(30))
+    assert predicted(tmp_path, capsys, comma, '--decimal', ',')[0] == predicted(tmp_path, capsys, comma.replace('.', '').replace(',', '.'))[0]
+
+def test_names_of_rows_as_r_and_pandas_write_them(tmp_path, capsys):
+    rows = '\n'.join(f'row {i},{i % 9},{i}.5' for i in range(30))
+    for head in ',a,y\n', 'a,y\n':
+        out, said = predicted(tmp_path, capsys, head + rows, test=',a\nfirst,1\nsecond,2\n')
+        assert out[0] == ',y,y_std' and [r.split(',')[0] for r in out[1:]] == ['first', 'second'] and 'names of rows' in said
+    assert predicted(tmp_path, capsys, ',a,y\n' + rows)[0][0] == 'y,y_std' # the test table has no names
+
+@pytest.mark.parametrize('code', [lambda t: __import__('gzip').compress(t.encode()), lambda t: t.encode('utf-16'), lambda t: t.encode('utf-16-le'), lambda t: t.encode('utf-16-be')])
+def test_compressed_and_wide_texts(code, tmp_path):
+    (tmp_path/'t').write_bytes(code('a,b\n1,é\n'))
+    assert table.read(tmp_path/'t').columns == dict(a=['1'], b=['é'])
 
 def test_version(capsys):
     from neural_tangents_nb import __version__
@@ -234,14 +273,3 @@ def test_categories_are_compared_by_value(tmp_path, capsys):
     assert x.argmax(1)[:3].tolist() == [0, 3, 4] and x.sum(1).tolist() == [1, 1, 1, 0]
     table.described([column], columns('1'), columns('1.00', '3.0', '3'))
     assert "has '3', not in the training table" in capsys.readouterr().err
-
-@pytest.mark.parametrize('classes', [False, True])
-def test_equal_rows_are_left_out_together(classes):
-    "A model that only remembers scores as if it knew nothing: without groups it would be right of nearly all rows"
-    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
-    x, y = np.repeat(RNG.randn(60, 3), 4, axis=0), np.repeat(RNG.randn(60), 4)
-    model = (KNeighborsClassifier if classes else KNeighborsRegressor)(1)
-    score = table.cross_validated(model, x, np.where(y > 0, 'up', 'down') if classes else y)[1]
-    assert score < .75 if classes else score < .5 # 1/2 and below 0 by chance; of 60 points three standard errors are .2
-    few = np.repeat(x[:1], 8, axis=0), np.repeat(y[:1], 8)
-    assert table.cross_validated(KNeighborsRegressor(1), *few) is None
