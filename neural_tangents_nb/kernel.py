@@ -6,9 +6,9 @@
 __all__ = ['NONE', 'EQUAL', 'ALL', 'QUANTITIES', 'Slice', 'spread', 'diagonals', 'Pairs', 'Need', 'keep', 'joint', 'pointwise',
            'reads_variances', 'mixes_positions', 'reads_covariances', 'equal_positions', 'Layout', 'Law', 'Kernel',
            'moments', 'to_front', 'lift', 'narrowed', 'equal_pairs', 'mixture', 'with_tangent', 'check_gaussian',
-           'join', 'hidden', 'both_hidden', 'masked', 'two_batches', 'reshaped', 'sliced', 'spots', 'transposed',
-           'flipped', 'Cut', 'as_index', 'full_index', 'index_shape', 'plain', 'indexed', 'Dot', 'check_dot',
-           'multiplied']
+           'join', 'hidden', 'both_hidden', 'masked', 'two_batches', 'reshaped', 'sliced', 'spots', 'sizes_of',
+           'transposed', 'flipped', 'Cut', 'as_index', 'full_index', 'index_shape', 'plain', 'indexed', 'Dot',
+           'check_dot', 'multiplied']
 
 # %% ../nbs/01_kernel.ipynb #357e076e
 import dataclasses as dc, string
@@ -441,6 +441,10 @@ def sliced(k, s1, s2):
 def spots(ndim, batch_axis, channel_axis):
     "The position axes of activations"
     return tuple(a for a in range(ndim) if a not in (batch_axis % ndim, channel_axis % ndim))
+
+def sizes_of(a, nb, full):
+    "Sizes of the positions along the rows of a block and, if it has all pairs, along its columns"
+    return (a.shape[nb::2], a.shape[nb+1::2]) if full else (a.shape[nb:],)
 
 def transposed(k, axes=None):
     n = k.n_positions

@@ -153,6 +153,7 @@ def devices_of(device_count):
 
 def inputs(x, name, masked=False):
     "`x` if its floats are finite or some mark what is masked; gathered if devices share it"
+    if not jax.tree.leaves(x): return None # no second inputs, for each of several first ones
     def one(a):
         a = unshared(a)
         if not jnp.issubdtype(getattr(a, 'dtype', float), jnp.floating): return a
