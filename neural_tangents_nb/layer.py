@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ERRORS', 'named', 'Axes', 'Smoothness', 'Method', 'at', 'Layer', 'Inputs', 'layout_of', 'check_state', 'Step',
            'Sequence', 'pick', 'entrance', 'numeric', 'is_pair', 'known_equal', 'alike_pairs', 'Asked', 'states_in',
-           'computed', 'infinite', 'check_smooth', 'parameterization', 'check_weights', 'Affine', 'exact_squares',
+           'infinite', 'check_smooth', 'parameterization', 'check_weights', 'Affine', 'exact_squares',
            'channels_masked', 'Dense', 'Container', 'Serial', 'Triple', 'Foreign', 'as_layer', 'serial', 'rows_of',
            'brief_shape', 'Text', 'summary']
 
@@ -86,7 +86,7 @@ ERRORS = ValueError, TypeError, NotImplementedError # by which layers refuse
 
 @contextmanager
 def at(i):
-    "Around the layer at place `i` of a network: its errors begin with their path, as in `net[5][1]`"
+    "Around layer `i` of a network: its errors begin with their path, as in `net[5][1]`"
     try: yield
     except ERRORS as e:
         said = e.args[0] if len(e.args) == 1 else None
@@ -159,9 +159,11 @@ class Layer:
         # one batch is the same as that batch twice, and more exact
         if x2 is x1 and asked.within is NONE and alike_pairs(extras): x2 = None
         x1, x2 = entrance(x1, x2, mask_constant is not None)
-        if x2 is not None: tree_map(ft.partial(check_smooth, self, asked.names), x1, x2, self.axes())
+        smooth = ft.partial(check_smooth, self, asked.names)
+        if x2 is not None: tree_map(smooth, x1, x2, self.axes())
         plain = numeric((self, extras))
-        f, net = _compiled if plain and self.pure() else infinite, exact_squares(self) if plain else self
+        f = _compiled if plain and self.pure() else infinite
+        net = exact_squares(self) if plain else self
         one_batch = x2 is None and all(k.one_batch for k in states_in(x1))
         self.check_extras(extras, one_batch)
         return pick(f(net, x1, x2, mask_constant, extras, asked), asked.get)
@@ -365,15 +367,6 @@ class Asked:
 
 def states_in(x1): return [k for k in tree_leaves(x1) if isinstance(k, Kernel)]
 
-def computed(net, program, k, extras, asked):
-    "What `program` makes of inputs or states `k`, in the way that is planned for it"
-    if asked.plan:
-        try: return net.planned(program, k, extras, asked).run(k, **extras)
-        except ERRORS as e: failed = e
-        program.run(k, **extras) # raises as well, and says where
-        raise failed
-    return program.run(k, **extras)
-
 def infinite(net, x1, x2, mask_constant, extras, asked):
     "Kernels of `net` from inputs or kernel states"
     states = states_in(x1)
@@ -381,9 +374,15 @@ def infinite(net, x1, x2, mask_constant, extras, asked):
     asked.check(program.need)
     ntk = not asked.names or 'ntk' in asked.names
     k = x1 if states else Inputs(x1, x2, net.axes(), mask_constant, ntk)
-    k = computed(net, program, k, extras, asked)
+    failed = None
+    try:
+        steps = net.planned(program, k, extras, asked) if asked.plan else program
+        out = steps.run(k, **extras)
+    except ERRORS as e: failed = e
+    if failed and asked.plan: program.run(k, **extras) # raises as well, and says where
+    if failed: raise failed
     # what is no array stays outside of the compiled program
-    return pick(k, asked.get) if asked.names and set(asked.names) <= set(_LEAVES) else k
+    return pick(out, asked.get) if asked.names and set(asked.names) <= set(_LEAVES) else out
 
 _compiled = jax.jit(infinite, static_argnums=5)
 
@@ -589,7 +588,8 @@ class Foreign(Step):
         if isinstance(k, Inputs): k = k.lift(self.need)
         k = tree_map(self.entered, k)
         out = self.layer.kernel(k, **extras)
-        return tree_map(lambda k, want: k.narrow(want), self.opened(k, self.moved(k, out)), self.want)
+        out = self.opened(k, self.moved(k, out))
+        return tree_map(lambda k, want: k.narrow(want), out, self.want)
     def moved(self, k, out):
         "`out` with the shapes that `init_fn` gives, if it does, and the masks that belong to it"
         def side(out, shape, mask):
@@ -601,7 +601,8 @@ class Foreign(Step):
         out, m1 = side(out, 'shape1', 'mask1')
         if tree_leaves(out)[0].one_batch: m2 = None
         else: out, m2 = side(out, 'shape2', 'mask2')
-        if is_tree(m1 if m2 is None else m2) and not is_tree(out): return out # a fan-in that has no `mask_fn`
+        # a fan-in that has no `mask_fn`
+        if is_tree(m1 if m2 is None else m2) and not is_tree(out): return out
         return tree_map(lambda k, m1, m2: k.mask(m1, m2), out, m1, m2)
     def opened(self, k, out):
         "`out`, whose branches remember that they begin at one fan-out"
