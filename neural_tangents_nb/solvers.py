@@ -5,18 +5,17 @@
 # %% auto #0
 __all__ = ['concrete', 'traced', 'at_once', 'precise', 'phi', 'regularize', 'hosted', 'diagonal', 'singular', 'Solver',
            'Cholesky', 'jitter', 'rank', 'Eigh', 'noise', 'LowRank', 'Woodbury', 'pivoted_cholesky', 'nystrom',
-           'Report', 'CG', 'Estimate', 'quadrature', 'iterative', 'check_solver']
+           'Report', 'Estimate', 'quadrature', 'CG', 'iterative', 'check_solver']
 
 # %% ../nbs/15_solvers.ipynb #252136b7
 from contextlib import nullcontext
-from functools import partial, wraps
+from functools import cached_property, partial, wraps
 from typing import Callable, NamedTuple, ParamSpec, TypeVar
 import warnings
 import jax, numpy as np, scipy # its parts are imported where they are used
 from jax import numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 from jax.scipy.linalg import cho_solve, solve_triangular
-from fastcore.basics import patch
 from .core import struct
 from .matrix import KernelMatrix, Whole, check_concrete, times
 from .tiles import at_hand, unset
@@ -48,18 +47,19 @@ def precise(f: Callable[_P, _R]) -> Callable[_P, _R]:
     return run
 
 # %% ../nbs/15_solvers.ipynb #0f6c6deb
-def _small(l, t): return (l == 0) | (l*t < .3)
-
 def _dphi(l, t):
     r"$-\int_0^t s\,e^{-ls}ds$, the slope of `phi` in `l`"
-    small = _small(l, t)
+    small = (l == 0) | (l*t < .3)
     t0 = jnp.where(small & jnp.isfinite(t), t, 0)
-    x0 = jnp.where(small, l*t0, 0)
-    series, term = 0., jnp.ones_like(x0)
+    x0, term, series = jnp.where(small, l*t0, 0), jnp.ones_like(l*t0), 0.
     for k in range(12): series, term = series + term/(k+2), -term*x0/(k+1)
-    l1, x1 = jnp.where(small, 1., l), jnp.where(small, 1., l*t)
-    tail = jnp.where(jnp.isfinite(x1), jnp.exp(-x1)*(1 + jnp.where(jnp.isfinite(x1), x1, 0)), 0)
-    return -jnp.where(small, t0**2*series, (1 - tail)/l1**2)
+    l1, x1 = jnp.where(small, 1., l), jnp.minimum(jnp.where(small, 1., l*t), 700) # exp(-700) is 0
+    return -jnp.where(small, t0**2*series, (1 - jnp.exp(-x1)*(1 + x1))/l1**2)
+
+def _decay(l, t):
+    r"$e^{-lt}$, 0 where `t` is infinite"
+    finite = jnp.isfinite(t)
+    return jnp.where(finite, jnp.exp(-l*jnp.where(finite, t, 0)), 0)
 
 # %% ../nbs/15_solvers.ipynb #a5161ed0
 @jax.custom_jvp
@@ -77,8 +77,7 @@ def phi(
 def _(primals, tangents):
     l, t = primals; dl, dt = tangents
     l0 = jnp.maximum(l, 0)
-    decay = jnp.where(jnp.isfinite(t), jnp.exp(-l0*jnp.where(jnp.isfinite(t), t, 0)), 0)
-    return phi(l, t), _dphi(l0, t)*dl + decay*dt
+    return phi(l, t), _dphi(l0, t)*dl + _decay(l0, t)*dt
 
 # %% ../nbs/15_solvers.ipynb #abfc5668
 @jax.jit
@@ -217,10 +216,9 @@ def _(primals, tangents):
     k, l, t, b = primals; dk, _, dt, db = tangents # no `k`, no tangent of it
     s, l = t[..., None], jnp.maximum(l, 0)
     l = jnp.where(jnp.isinf(s), rank(l), l)
-    decay = jnp.where(jnp.isinf(s), 0, jnp.exp(-l*jnp.where(jnp.isinf(s), 0, s)))
     moved = _flow(k, primals[1], t, db)
     if dk is not None: moved = moved + (_divided(l, s)*dk)@b
-    return _flow(*primals), moved + (decay*dt[..., None])[..., None]*b
+    return _flow(*primals), moved + (_decay(l, s)*dt[..., None])[..., None]*b
 
 # %% ../nbs/15_solvers.ipynb #6897aec0
 @jax.jit
@@ -263,9 +261,6 @@ def noise(
 ):
     "What to add to the diagonal of `k`"
     if isinstance(diag_reg, str):
-        if diag_reg != 'auto':
-            raise ValueError("diag_reg must be a number, one number per train point, or 'auto'; "
-                             f'got {diag_reg!r}')
         if isinstance(k, KernelMatrix): raise ValueError(
             "diag_reg='auto' needs the kernel in memory: give a number, say 1e-4")
         r = jitter(k)
@@ -375,94 +370,6 @@ def _over(a, b):
     return np.where(b > 0, a/np.where(b > 0, b, 1), 0)
 
 # %% ../nbs/15_solvers.ipynb #9691178c
-class CG(Solver):
-    r"A solver for $A=K+D$ by products with $K$: preconditioned conjugate gradients"
-    def __init__(self,
-        k: KernelMatrix, # `(n, n)`, in memory, on disk, or never formed
-        noise=0., # The diagonal $D$: a number, or `(n,)` numbers
-        rtol: float|None = None, # Relative residual to reach: 1e-6 in float32, 1e-9 in float64
-        rank: int|None = None, # Rank of the preconditioner; `8 sqrt(n)` if None
-        factor=pivoted_cholesky, # `factor(k, rank)`: what makes it, or `nystrom`
-        max_products: int = 1000, # With the kernel, until the solver gives up
-    ):
-        check_concrete('conjugate gradients', k, noise)
-        self.k, n = k if isinstance(k, KernelMatrix) else Whole(k), len(k)
-        if self.k.shape != (n, n): raise ValueError(
-            f'conjugate gradients need a square kernel, got {self.k.shape}')
-        self.noise = jnp.broadcast_to(jnp.asarray(noise, self.k.dtype), (n,))
-        self.rtol = rtol or (1e-9 if self.k.dtype == np.float64 else 1e-6)
-        rank = min(n//2, int(8*n**.5)) if rank is None else rank
-        if not 0 <= rank <= n: raise ValueError(
-            f'`rank` must be from 0 to {n}, the number of points, got {rank}')
-        self.factor, self.rank, self.max_products = factor, rank, max_products
-        self.report: Report|None = None # How the last solve went
-    def __repr__(self): return f'CG({self.k}: {self.report or "not used yet"})'
-    def times(self, v): return self.k.matmul(v) + np.asarray(self.noise, np.float64)[:, None]*v
-
-@patch(as_prop=True)
-def preconditioner(self: CG):
-    "The `Woodbury` solver of the low-rank part, with the mean of what it leaves added to the noise"
-    if '_pre' not in self.__dict__:
-        none = jnp.zeros((len(self.k), 1), self.k.dtype)
-        f = self.factor(self.k, self.rank) if self.rank else none
-        diagonal, eps = self.k.diagonal(), jnp.finfo(f.dtype).eps
-        left = jnp.maximum((diagonal - (f**2).sum(1)).mean(), 10*eps*diagonal.mean())
-        if not jnp.isfinite(self.noise + left).all(): raise self.failure(np.nan, ())
-        self._pre = Woodbury.of(f, self.noise + left)
-    return self._pre
-
-@patch
-def solve(self: CG, b):
-    "$A^{-1}b$ of `b` `(n, m)`, in NumPy's float64; see `report`. A failure raises `LinAlgError`"
-    check_concrete('conjugate gradients', b)
-    b = np.asarray(b, np.float64)
-    if b.ndim != 2 or len(b) != len(self.k): raise ValueError(
-        f'`b` must have shape ({len(self.k)}, m), got {b.shape}')
-    if not np.isfinite(b).all(): raise ValueError('`b` has NaN or infinite entries')
-    relative = lambda r: float(_over(_norms(r), _norms(b)).max())
-    history: list[float] = []
-    x, r, before = np.zeros_like(b), b, np.inf
-    while not (residual := relative(r)) <= self.rtol: # so that NaN is a failure too
-        slow = not residual < before/2
-        if slow or len(history) >= self.max_products: raise self.failure(residual, history)
-        before = residual
-        x = self.descend(x, r, relative, history)
-        r = b - self.times(x)
-        history.append(relative(r))
-    self.report = Report(len(history), tuple(history), residual, self.rank)
-    return x
-
-@patch
-def descend(self: CG, x, r, relative, history):
-    "Steps from `x` with the residual `r` until the recursion says that it is small"
-    pre = lambda r: np.asarray(self.preconditioner.solve(jnp.asarray(r, self.k.dtype)), np.float64)
-    p = pre(r)
-    rz = (r*p).sum(0)
-    while len(history) < self.max_products and not (history and history[-1] <= self.rtol/2):
-        q = self.times(p)
-        curved = (p*q).sum(0)
-        a = _over(rz, curved)
-        x, r = x + a*p, r - a*q
-        z = pre(r)
-        rz, old = (r*z).sum(0), rz
-        p = z + _over(rz, old)*p
-        history.append(relative(r))
-        # Where the kernel is not positive definite, further steps lead nowhere.
-        if not np.isfinite(history[-1]) or (curved < 0).any(): break
-    return x
-
-@patch
-def failure(self: CG, residual, history):
-    if np.isnan(residual): return np.linalg.LinAlgError(
-        f'products with the {len(self.k)} x {len(self.k)} kernel are NaN: it, or the noise added '
-        'to it, has NaN or infinite entries')
-    return np.linalg.LinAlgError(
-        f'conjugate gradients reached the relative residual {residual:.1e} after {len(history)} '
-        f'products with the {len(self.k)} x {len(self.k)} kernel ({np.dtype(self.k.dtype)}), not '
-        f'rtol={self.rtol:.1e}. Add noise with `diag_reg`, raise `rank` (now {self.rank}), '
-        f'`max_products` (now {self.max_products}) or `rtol`, or compute in float64')
-
-# %% ../nbs/15_solvers.ipynb #ecb1769b
 class Estimate(NamedTuple):
     "A number and its standard error"
     value: float
@@ -487,31 +394,110 @@ def quadrature(a, b):
         'the kernel is not positive definite: add noise with `diag_reg`, or compute in float64')
     return (w*np.log(np.where(l > 0, l, 1))).sum(-1)
 
-@patch
-def logdet_estimate(self: CG, probes=16, max_steps=100, key=None):
-    r"$\log\det A$ by stochastic Lanczos quadrature, an `Estimate`"
-    if probes < 2: raise ValueError(f'an error bar needs at least 2 `probes`, got {probes}')
-    pre, n = self.preconditioner, len(self.k)
-    z = jax.random.rademacher(jax.random.key(1) if key is None else key, (n, probes), self.k.dtype)
-    q, last = z/jnp.sqrt(n), np.full(probes, np.inf)
-    basis, a, b = jnp.zeros((min(max_steps, n), n, probes), self.k.dtype), [], []
-    eps = jnp.finfo(self.k.dtype).eps
-    for step in range(len(basis)):
-        w = jnp.asarray(self.times(np.asarray(pre.root_T(q), np.float64)), q.dtype)
-        basis, ai, bi, q = _lanczos_step(basis, q, pre.root(w), step)
-        a.append(np.asarray(ai, np.float64))
-        floor = 1e3*eps*np.abs(a[-1])
-        b.append(np.where(bi > floor, np.asarray(bi, np.float64), 0))
-        samples = n*quadrature(np.array(a), np.array(b))
-        error = samples.std(ddof=1)/np.sqrt(probes)
-        change, last = np.abs(samples - last).max(), samples
-        if change < .05*error + n*eps or not b[-1].any(): break # or the quadrature is exact
-    else: warnings.warn(f'the quadrature of logdet changed by {change:.1e} in the last of '
-                        f'{max_steps} steps, more than a twentieth of its error: raise `max_steps`')
-    return Estimate(float(pre.logdet() + samples.mean()), float(error))
-
-@patch
-def logdet(self: CG): return self.logdet_estimate().value
+# %% ../nbs/15_solvers.ipynb #6a52ebb5
+class CG(Solver):
+    r"A solver for $A=K+D$ by products with $K$: preconditioned conjugate gradients"
+    def __init__(self,
+        k: KernelMatrix, # `(n, n)`, in memory, on disk, or never formed
+        noise=0., # The diagonal $D$: a number, or `(n,)` numbers
+        rtol: float|None = None, # Relative residual to reach: 1e-6 in float32, 1e-9 in float64
+        rank: int|None = None, # Rank of the preconditioner; `8 sqrt(n)` if None
+        factor=pivoted_cholesky, # `factor(k, rank)`: what makes it, or `nystrom`
+        max_products: int = 1000, # With the kernel, until the solver gives up
+    ):
+        check_concrete('conjugate gradients', k, noise)
+        self.k, n = k if isinstance(k, KernelMatrix) else Whole(k), len(k)
+        if self.k.shape != (n, n): raise ValueError(
+            f'conjugate gradients need a square kernel, got {self.k.shape}')
+        self.noise = jnp.broadcast_to(jnp.asarray(noise, self.k.dtype), (n,))
+        self.rtol = rtol or (1e-9 if self.k.dtype == np.float64 else 1e-6)
+        rank = min(n//2, int(8*n**.5)) if rank is None else rank
+        if not 0 <= rank <= n: raise ValueError(
+            f'`rank` must be from 0 to {n}, the number of points, got {rank}')
+        self.factor, self.rank, self.max_products = factor, rank, max_products
+        self.report: Report|None = None # How the last solve went
+    def __repr__(self): return f'CG({self.k}: {self.report or "not used yet"})'
+    def times(self, v): return self.k.matmul(v) + np.asarray(self.noise, np.float64)[:, None]*v
+    @cached_property
+    def preconditioner(self):
+        "The `Woodbury` solver of the low-rank part; the mean of what it leaves is noise"
+        none = jnp.zeros((len(self.k), 1), self.k.dtype)
+        f = self.factor(self.k, self.rank) if self.rank else none
+        diagonal, eps = self.k.diagonal(), jnp.finfo(f.dtype).eps
+        left = jnp.maximum((diagonal - (f**2).sum(1)).mean(), 10*eps*diagonal.mean())
+        if not jnp.isfinite(self.noise + left).all(): raise self.failure(np.nan, ())
+        return Woodbury.of(f, self.noise + left)
+    def solve(self, b):
+        "$A^{-1}b$ of `b` `(n, m)`, in NumPy's float64; see `report`; may raise `LinAlgError`"
+        check_concrete('conjugate gradients', b)
+        b = np.asarray(b, np.float64)
+        if b.ndim != 2 or len(b) != len(self.k): raise ValueError(
+            f'`b` must have shape ({len(self.k)}, m), got {b.shape}')
+        if not np.isfinite(b).all(): raise ValueError('`b` has NaN or infinite entries')
+        relative = lambda r: float(_over(_norms(r), _norms(b)).max())
+        history: list[float] = []
+        x, r, before = np.zeros_like(b), b, np.inf
+        while not (residual := relative(r)) <= self.rtol: # so that NaN is a failure too
+            slow = not residual < before/2
+            if slow or len(history) >= self.max_products: raise self.failure(residual, history)
+            before = residual
+            x = self.descend(x, r, relative, history)
+            r = b - self.times(x)
+            history.append(relative(r))
+        self.report = Report(len(history), tuple(history), residual, self.rank)
+        return x
+    def descend(self, x, r, relative, history):
+        "Steps from `x` with the residual `r` until the recursion says that it is small"
+        own = self.preconditioner
+        pre = lambda r: np.asarray(own.solve(jnp.asarray(r, self.k.dtype)), np.float64)
+        p = pre(r)
+        rz = (r*p).sum(0)
+        while len(history) < self.max_products and not (history and history[-1] <= self.rtol/2):
+            q = self.times(p)
+            curved = (p*q).sum(0)
+            a = _over(rz, curved)
+            x, r = x + a*p, r - a*q
+            z = pre(r)
+            rz, old = (r*z).sum(0), rz
+            p = z + _over(rz, old)*p
+            history.append(relative(r))
+            # Where the kernel is not positive definite, further steps lead nowhere.
+            if not np.isfinite(history[-1]) or (curved < 0).any(): break
+        return x
+    def failure(self, residual, history):
+        if np.isnan(residual): return np.linalg.LinAlgError(
+            f'products with the {len(self.k)} x {len(self.k)} kernel are NaN: it, or the noise '
+            'added to it, has NaN or infinite entries')
+        return np.linalg.LinAlgError(
+            f'conjugate gradients reached the relative residual {residual:.1e} after '
+            f'{len(history)} products with the {len(self.k)} x {len(self.k)} kernel '
+            f'({np.dtype(self.k.dtype)}), not rtol={self.rtol:.1e}. Add noise with `diag_reg`, '
+            f'raise `rank` (now {self.rank}), '
+            f'`max_products` (now {self.max_products}) or `rtol`, or compute in float64')
+    def logdet_estimate(self, probes=16, max_steps=100, key=None):
+        r"$\log\det A$ by stochastic Lanczos quadrature, an `Estimate`"
+        if probes < 2: raise ValueError(f'an error bar needs at least 2 `probes`, got {probes}')
+        pre, n = self.preconditioner, len(self.k)
+        key = jax.random.key(1) if key is None else key
+        z = jax.random.rademacher(key, (n, probes), self.k.dtype)
+        q, last = z/jnp.sqrt(n), np.full(probes, np.inf)
+        basis, a, b = jnp.zeros((min(max_steps, n), n, probes), self.k.dtype), [], []
+        eps = jnp.finfo(self.k.dtype).eps
+        for step in range(len(basis)):
+            w = jnp.asarray(self.times(np.asarray(pre.root_T(q), np.float64)), q.dtype)
+            basis, ai, bi, q = _lanczos_step(basis, q, pre.root(w), step)
+            a.append(np.asarray(ai, np.float64))
+            floor = 1e3*eps*np.abs(a[-1])
+            b.append(np.where(bi > floor, np.asarray(bi, np.float64), 0))
+            samples = n*quadrature(np.array(a), np.array(b))
+            error = samples.std(ddof=1)/np.sqrt(probes)
+            change, last = np.abs(samples - last).max(), samples
+            if change < .05*error + n*eps or not b[-1].any(): break # or the quadrature is exact
+        else: warnings.warn(
+            f'the quadrature of logdet changed by {change:.1e} in the last of {max_steps} steps, '
+            'more than a twentieth of its error: raise `max_steps`')
+        return Estimate(float(pre.logdet() + samples.mean()), float(error))
+    def logdet(self): return self.logdet_estimate().value
 
 # %% ../nbs/15_solvers.ipynb #8240f560
 def iterative(solver, k, noise):

@@ -325,15 +325,48 @@ def test_float32(problem):
         for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(want)): close(a, b, rtol=1e-4, dtype=False)
 
 
+# ---------------------------------------------------------------- any loss
+def soft(f, y): return -(jax.nn.log_softmax(f)*y).mean()
+
+
+def test_any_loss_under_transformations(problem):
+    "By pmap and by vmap the same path, and in the kernel and in time the slopes that differences have"
+    p, k = problem, problem.k(problem.x, None, 'ntk')
+    path = lambda k, t: predict.gradient_descent(soft, k, jax.nn.softmax(p.y))(t)
+    want = path(k, 9.)
+    close(jax.pmap(path, in_axes=(0, None))(k[None], 9.)[0], want, rtol=1e-10)
+    close(jax.vmap(path, (0, None))(jnp.stack([k, 2*k]), 9.)[0], want, rtol=1e-10)
+    f = jax.jit(lambda e, t: (path(k + e*p.y@p.y.T, t)**2).sum())
+    # The path is known to 1e-9 and a bit, which differences divide by twice their step.
+    h, slopes = 1e-3, jax.jit(jax.grad(f, (0, 1)))(0., 9.)
+    close(slopes, ((f(h, 9.) - f(-h, 9.))/(2*h), (f(0., 9. + h) - f(0., 9. - h))/(2*h)), rtol=1e-5)
+
+
+def test_a_stiff_flow_comes_to_rest():
+    "Rates over six decades, in some hundred steps: one that follows the fastest of them takes millions"
+    r = np.random.RandomState(0)
+    q = np.linalg.qr(r.randn(8, 8))[0]
+    y = jax.nn.softmax(jnp.asarray(r.randn(8, 3)))
+    end = predict.gradient_descent(soft, (q*np.geomspace(1e-5, 10, 8))@q.T, y, max_steps=400)(None)
+    close(jax.nn.softmax(end), y, rtol=1e-5)
+
+
+def test_more_outputs_than_have_a_jacobian(problem):
+    "An explicit method, against the closed form"
+    k, y = problem.k(problem.x, None, 'ntk'), jnp.asarray(np.random.RandomState(0).randn(9, 70))
+    mse = lambda f, y: ((f - y)**2).mean()/2
+    close(predict.gradient_descent(mse, k, y)(100.), predict.gradient_descent_mse(k, y)(100.), rtol=1e-8)
+
+
 # ---------------------------------------------------------------- bad input
 K4 = np.eye(4) + 1.
 Y4 = np.ones((4, 1))
 BAD = {
     'integer targets': (TypeError, 'centred_labels', lambda: predict.gp_inference(K4, np.arange(4)[:, None])),
-    'complex targets': (TypeError, 'real floats', lambda: predict.gp_inference(K4, Y4 + 1j)),
-    'NaN targets': (ValueError, 'y_train has NaN', lambda: predict.gp_inference(K4, Y4*np.nan)),
-    'NaN kernel': (ValueError, 'k_train_train has NaN', lambda: predict.gradient_descent_mse(K4*np.nan, Y4)),
-    'NaN test kernel': (ValueError, 'k_test_train has NaN', lambda: predict.gp_inference(K4, Y4)('nngp', K4*np.nan)),
+    'complex targets': (TypeError, 'y_train. is complex', lambda: predict.gp_inference(K4, Y4 + 1j)),
+    'NaN targets': (ValueError, 'y_train. has NaN', lambda: predict.gp_inference(K4, Y4*np.nan)),
+    'NaN kernel': (ValueError, 'k_train_train. has NaN', lambda: predict.gradient_descent_mse(K4*np.nan, Y4)),
+    'NaN test kernel': (ValueError, 'k_test_train. has NaN', lambda: predict.gp_inference(K4, Y4)('nngp', K4*np.nan)),
     'empty': (ValueError, 'empty', lambda: predict.gp_inference(K4, np.ones((0, 1)))),
     'not square': (ValueError, 'need', lambda: predict.gradient_descent_mse(K4[:3], Y4)),
     'not symmetric': (ValueError, 'symmetric', lambda: predict.gradient_descent_mse(np.triu(K4), Y4)),
@@ -342,7 +375,7 @@ BAD = {
     'unknown get': (ValueError, 'get must be one of', lambda: predict.gp_inference(K4, Y4)('gp')),
     'ntkgp ensemble': (NotImplementedError, 'gp_inference', lambda: predict.gradient_descent_mse_ensemble(lambda *a: K4, Y4, Y4)(get='ntkgp')),
     'lengths': (ValueError, 'x_train has 3 points', lambda: predict.gradient_descent_mse_ensemble(lambda *a: K4, Y4[:3], Y4)),
-    'NaN inputs': (ValueError, 'x_test has NaN', lambda: predict.gradient_descent_mse_ensemble(lambda *a: K4, Y4, Y4)(None, Y4*np.nan)),
+    'NaN inputs': (ValueError, 'x_test. has NaN', lambda: predict.gradient_descent_mse_ensemble(lambda *a: K4, Y4, Y4)(None, Y4*np.nan)),
     'negative noise': (ValueError, 'diag_reg', lambda: predict.gp_inference(K4, Y4, -1.)),
     'negative time': (ValueError, 'negative', lambda: predict.gradient_descent_mse(K4, Y4)(-1.)),
     'compute_cov': (ValueError, 'compute_cov', lambda: predict.gradient_descent_mse_ensemble(lambda *a: K4, Y4, Y4)(compute_cov='full')),
