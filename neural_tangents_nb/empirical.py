@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 from .core import canonical_get, select
 from .machine import held, long_dot, on_cpu
 from .programs import compiled, contains, meets, program, remembered, tally
-from .programs import unpinned
+from .programs import unshared
 if TYPE_CHECKING: from jaxtyping import Float
 else: from typing import Annotated as Float # who runs this needs no jaxtyping
 
@@ -49,7 +49,7 @@ def _expansion(f, degree):
     def f_tayl(params, p, *args, **kwargs):
         terms = _derivatives(lambda q: f(q, *args, **kwargs), _step(params, p), degree)(params)
         return jax.tree.map(lambda *ds: sum(d/math.factorial(k) for k, d in enumerate(ds)), *terms)
-    return compiled(f_tayl)
+    return compiled(f_tayl, f)
 
 def taylor_expand(f, # `f(params, *args, **kwargs)`, any pytrees
                   params, # Where to expand: a pytree of floating-point arrays
@@ -266,7 +266,7 @@ def canonical_vmap_axes(vmap_axes):
     return vmap_axes if is_tuple and isinstance(vmap_axes[-1], dict) else (vmap_axes, vmap_axes, {})
 
 def unbatch(side, axes, n):
-    "The arrays of `n` examples of a side (batch axis first), and the function from slices to a side"
+    "The arrays of a side that have `n` examples, batch first; from slices of them, a side"
     (_, kw), (in_axes, _, kw_axes) = side, axes
     if bad := set(kw_axes) - set(kw):
         raise ValueError(f'`vmap_axes` names keyword arguments that were not given: {sorted(bad)}.')
@@ -282,8 +282,8 @@ def unbatch(side, axes, n):
         put = lambda l, a: l if a is None else jnp.expand_dims(next(s), a)
         return treedef.unflatten(map(put, leaves, at))
     if n is not None and not sliced: raise ValueError(
-        f'`vmap_axes` has no input axis to vectorize over: none in {in_axes} has as many examples as '
-        f'the output, {n}.')
+        f'`vmap_axes` has no input axis to vectorize over: none in {in_axes} has as many '
+        f'examples as the output, {n}.')
     return sliced, rebuild
 
 # %% ../nbs/11_empirical.ipynb #5b426e66
@@ -304,7 +304,8 @@ def _alone(f, side, params, axes, axis, n):
 def _over_batch(method, params, side1, side2, trace, diagonal, axis):
     "Vectorize `method` over the batch axis of both sides, each as `_alone` gives it"
     (s1, f1), (s2, f2) = side1, side2
-    if axis is None: return method(*each_side(lambda f: f([]), f1, f2), params, trace, diagonal, (1, 1))
+    if axis is None:
+        return method(*each_side(lambda f: f([]), f1, f2), params, trace, diagonal, (1, 1))
     n1, n2, joint = len(s1[0]), len(s2[0]), axis in trace + diagonal
     shift = lambda group: tuple(a - (a > axis) for a in group if a != axis)
     rest = shift(trace), shift(diagonal), (1, 1) if joint else (n1, n2)
@@ -368,9 +369,9 @@ def _ends(f, params, x1, x2, kwargs):
                             '(return real and imaginary parts as two arrays).')
     return (*ends, t1)
 
-def called(kernel_fn):
-    "`kernel_fn(x1, x2, ..., **kwargs)` as one program"
-    run = compiled(kernel_fn)
+def called(kernel_fn, f=None):
+    "`kernel_fn(x1, x2, ..., **kwargs)`, of a function `f`, as one program"
+    run = compiled(kernel_fn, f)
     @ft.wraps(kernel_fn)
     def call(x1, x2, *args, **kwargs):
         # warns of keys that disagree with the inputs; within a program their numbers are not known
@@ -425,7 +426,7 @@ def _nngp_fn(f, trace_axes, diagonal_axes):
         *ends, _ = _ends(f, params, x1, x2, kwargs)
         y1, y2 = each_side(lambda end: of_params(f, end[0])(params), *ends)
         return jax.tree.map(lambda a, b: contract(a, b, a.ndim, *axes(a, b)), y1, y2)
-    return called(nngp_fn)
+    return called(nngp_fn, f)
 
 def empirical_nngp_fn(f: Callable, # `f(params, x, **kwargs)`, any pytrees
                       trace_axes=(-1,), # Output axes to average over
@@ -472,7 +473,7 @@ def _operator(f):
             raise ValueError(f'`u` has shapes {shapes}, f(x2) has {want}; they must agree.')
         u = jax.tree.map(lambda a, o: jnp.asarray(a, o.dtype), u, out)
         return push(f1, params, jax.vjp(f2, params)[1](u)[0])
-    return compiled(product)
+    return compiled(product, f)
 
 def empirical_ntk_vp_fn(f: Callable, # `f(params, x, **kwargs)`, any pytrees
                         x1, # Inputs of the rows
@@ -514,7 +515,7 @@ def empirical_ntk_trace_fn(
         slices, rebuild = unbatch(side, axes, None if a is None else out[0].shape[a])
         one = lambda s: _trace(of_params(f, rebuild(s)), params)
         return _sum_over(one, slices, _size(params)) if slices else one([])
-    return compiled(trace_fn)
+    return compiled(trace_fn, f)
 
 # %% ../nbs/11_empirical.ipynb #e6103f66
 def ntk_trace_estimate_fn(
@@ -529,7 +530,7 @@ def ntk_trace_estimate_fn(
         probe = lambda k: _squared_norm(pull(jax.random.rademacher(k, out.shape, out.dtype)))
         samples = jax.lax.map(probe, jax.random.split(key, probes))
         return samples.mean(), samples.std(ddof=1)/probes**.5
-    return compiled(estimate_fn)
+    return compiled(estimate_fn, f)
 
 # %% ../nbs/11_empirical.ipynb #ccb274be
 class Eigenpairs(NamedTuple):
@@ -568,7 +569,7 @@ def empirical_ntk_eigenpairs(
     **kwargs, # Passed to `f`
 ):
     "The `k` largest eigenvalues of the NTK, eigenvectors `(*output, k)` and residuals"
-    x, params, kwargs = unpinned((x, params, kwargs))
+    x, params, kwargs = unshared((x, params, kwargs))
     out = jax.eval_shape(of_params(f, (x, kwargs)), params)
     flat, unravel = ravel_pytree(jax.tree.map(jnp.zeros_like, out))
     if not 1 <= k <= flat.size:
@@ -628,7 +629,7 @@ def gradient_flow_params(f: Callable, # `f(params, x, **kwargs)`, one array of o
                          ntk_fn=None, # The NTK with `trace_axes=()`; by default from Jacobians
                          **kwargs): # Passed to `f`
     "`params_fn(t)`: the linearized network trained until `t` (any shape, `None`: the end)"
-    params, x, y, kwargs = unpinned((params, x, y, kwargs))
+    params, x, y, kwargs = unshared((params, x, y, kwargs))
     f0, pull = jax.vjp(of_params(f, (x, kwargs)), params)
     if jnp.shape(y) != f0.shape:
         raise ValueError(f'`y` has shape {jnp.shape(y)}, f(params, x) has {f0.shape}; they must '

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CALLS', 'run', 'bind', 'inside', 'body', 'flatten', 'program', 'contains', 'inexact', 'meets', 'enter', 'Work',
-           'size_in_bytes', 'tally', 'work_of', 'unpinned', 'hashable', 'compiled', 'remembered']
+           'size_in_bytes', 'tally', 'work_of', 'unshared', 'hashable', 'compiled', 'remembered']
 
 # %% ../nbs/00d_programs.ipynb #3828496a
 import dataclasses as dc, functools as ft, math, warnings
@@ -12,7 +12,8 @@ import jax, numpy as np
 from jax import numpy as jnp
 from jax.extend.core import Literal, jaxpr_as_fun, jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.experimental.multihost_utils import process_allgather
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 # %% ../nbs/00d_programs.ipynb #b15bd3cb
 def run(jaxpr, consts, args, rule):
@@ -180,16 +181,17 @@ def work_of(f, *args) -> Work:
 # %% ../nbs/00d_programs.ipynb #77c6075f
 def _is_array(a): return isinstance(a, (jax.Array, np.ndarray, np.generic))
 
-def _unpinned(a):
-    if not _is_array(a) or AxisType.Explicit not in jax.typeof(a).sharding.mesh.axis_types: return a
-    if isinstance(a, jax.core.Tracer): return jax.sharding.reshard(a, PartitionSpec())
-    mesh = a.sharding.mesh
-    free = Mesh(mesh.devices, mesh.axis_names)
-    return jax.device_put(a, NamedSharding(free, a.sharding.spec))
+def _whole(a):
+    if isinstance(a, jax.core.Tracer):
+        mesh = jax.typeof(a).sharding.mesh
+        explicit = AxisType.Explicit in mesh.axis_types
+        return jax.sharding.reshard(a, NamedSharding(mesh, PartitionSpec())) if explicit else a
+    if not isinstance(a, jax.Array) or len(a.sharding.device_set) == 1: return a
+    return np.asarray(a) if a.is_fully_addressable else process_allgather(a, tiled=True)
 
-def unpinned(tree):
-    "`tree`, with arrays whose type says nothing about devices"
-    return jax.tree.map(_unpinned, tree)
+def unshared(tree):
+    "`tree`, its arrays as a whole where several devices share them"
+    return jax.tree.map(_whole, tree)
 
 def hashable(*args):
     try: return hash(args) is not None
@@ -197,8 +199,8 @@ def hashable(*args):
 
 _LOOKS = jax.errors.JAXTypeError, jax.errors.JAXIndexError # of functions that look at numbers
 
-def compiled(f):
-    "`f(*args, **kwargs)` as one program, whose inputs are the arrays among the arguments"
+def compiled(f, of=None):
+    "`f(*args, **kwargs)` as one program that reads the arrays among them; `of` is what it computes"
     eager = []
     @ft.partial(jax.jit, static_argnums=(0, 1))
     def read(treedef, rest, arrays):
@@ -207,7 +209,7 @@ def compiled(f):
         return f(*args, **kwargs)
     @ft.wraps(f)
     def call(*args, **kwargs):
-        leaves, treedef = jax.tree.flatten(unpinned((args, kwargs)))
+        leaves, treedef = jax.tree.flatten(unshared((args, kwargs)))
         args, kwargs = treedef.unflatten(leaves)
         arrays = [l for l in leaves if _is_array(l)]
         # with their types: 1 and True are equal, but make different programs
@@ -218,7 +220,7 @@ def compiled(f):
         except _LOOKS as e: why = str(e).split('\n')[0]
         out = f(*args, **kwargs)
         eager.append(why)
-        warnings.warn(f'`{f.__qualname__}` runs operation by operation: {why}', stacklevel=2)
+        warnings.warn(f'`{getattr(of or f, "__qualname__", of)}` runs operation by operation: {why}', stacklevel=2)
         return out
     return call
 

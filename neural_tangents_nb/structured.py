@@ -508,7 +508,8 @@ METHODS[NtkImplementation.STRUCTURED_DERIVATIVES] = structured_derivatives
 
 # %% ../nbs/12_structured.ipynb #e1763f14
 @remembered
-def _ntk_fn(implementation, *args): return called(ntk_fn_from(methods_of(implementation), *args))
+def _ntk_fn(implementation, f, *axes):
+    return called(ntk_fn_from(methods_of(implementation), f, *axes), f)
 
 def empirical_ntk_fn(
     f: Callable, # `f(params, x, **kwargs)`: any pytrees of arrays

@@ -1,5 +1,5 @@
 "Finite networks: expansions, axes, batches, keyword arguments, operators and foreign models"
-import importlib.util
+import importlib.util, os, subprocess, sys, warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -337,3 +337,110 @@ def test_no_product_of_all_parameters_with_all():
     def backward(_, g): raise TypeError('no product')
     broken.defvjp(lambda x: (x, None), backward)
     with pytest.raises(TypeError, match='no product'): ntk(lambda p, x: broken(x @ p), 1)(x, x, w)
+
+
+def two_devices():
+    "Inputs and parameters shared along rows, positions and channels: the numbers of one device, and results like any array"
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+    params, x = draws(1, (3, 3, 4, 6), (6, 2)), draws(2, (4, 4, 4, 4))[0]
+    def f(p, x): return conv_net(p, x)
+    moved = lambda p: jax.tree.map(lambda a: 1.1*a, p)
+    lam = lambda x, p: empirical_ntk_eigenpairs(f, x, p, 2, jax.random.key(0))
+    k, lin, pairs = empirical_ntk_fn(f, vmap_axes=0)(x, None, params), linearize(f, params)(moved(params), x), lam(x, params)
+    auto = dict(axis_types=(AxisType.Auto,)*2)
+    meshes = jax.make_mesh((2,), ('rows',)), jax.make_mesh((1, 2), ('a', 'rows')), jax.make_mesh((2, 1), ('rows', 'b'), **auto)
+    for mesh, spec in zip(meshes, (P('rows'), P(None, 'rows'), P('rows'))):
+        put = lambda a, *spec: jax.device_put(a, NamedSharding(mesh, P(*spec)))
+        shared, p = put(x, *spec), [put(params[0], None, None, None, 'rows'), put(params[1], 'rows')]
+        for i in range(4):
+            got = empirical_ntk_fn(f, vmap_axes=0, implementation=i)(shared, None, p)
+            close(got, k, 1e-12)
+        got[0], got @ got.T, jnp.linalg.cholesky(got + jnp.eye(4))
+        close(jax.jit(empirical_ntk_fn(f))(shared, None, params), k, 1e-12)
+        close(empirical_kernel_fn(f)(x, shared, 'nngp', p), empirical_nngp_fn(f)(x, x, params), 1e-12)
+        close(linearize(f, p)(moved(p), shared), lin, 1e-12)
+        taylor_expand(f, params, 2)(moved(p), shared)[0]
+        close(lam(shared, p).values, pairs.values, 1e-8)
+        gradient_flow_params(f, p, shared, lin)(1.)
+
+
+def test_two_devices():
+    code = """import sys; sys.path.insert(0, 'tests')
+import jax; jax.config.update('jax_enable_x64', True)
+from test_empirical import two_devices; two_devices()"""
+    env = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=2', 'JAX_PLATFORMS': 'cpu'}
+    done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_strict_flags():
+    "No axis is added, no dtype promoted and no NaN formed on the way"
+    flags = dict(jax_numpy_rank_promotion='raise', jax_numpy_dtype_promotion='strict', jax_debug_nans=True)
+    def f(p, x): return jnp.tanh(x @ p[0] + p[1][None]) @ p[2]
+    params = [w1, b1, w2]
+    def run():
+        ks = [empirical_ntk_fn(f, vmap_axes=v, implementation=i)(X, XT, params) for v in (None, 0) for i in (1, 2, 3)]
+        lin = [taylor_expand(f, params, 2)(jax.tree.map(lambda a: 2*a, params), X)]
+        vp = [empirical_ntk_vp_fn(f, X, None, params)(f(params, X)), empirical_kernel_fn(f)(X, None, 'nngp', params)]
+        flow = gradient_flow_params(f, params, X, jnp.zeros((5, 3)))
+        pairs = empirical_ntk_eigenpairs(f, X, params, 2, jax.random.key(0))
+        return [*ks, *lin, *vp, flow(), flow(jnp.ones(2)), *pairs, empirical_ntk_trace_fn(f, 0)(X, params)]
+    want, before = run(), {k: getattr(jax.config, k) for k in flags}
+    for k, v in flags.items(): jax.config.update(k, v)
+    try: close(run(), want, 1e-12)
+    finally:
+        for k, v in before.items(): jax.config.update(k, v)
+
+
+def test_one_program():
+    "Called as they are, the functions compile one program each, and none again: not for new numbers, nor for the same function"
+    compiled = []
+    def listen(event, *_, **__): compiled.append(event) if event == '/jax/core/compile/backend_compile_duration' else None
+    def f(p, x, power=1): return jnp.tanh(x @ p[0])**power @ p[1]
+    params, x1, x2 = [w1, w2], X, XT
+    more = jax.tree.map(lambda a: 2*a, (params, x1, x2))
+    calls = [lambda p, a, b: empirical_ntk_fn(f)(a, b, p, power=2), lambda p, a, b: empirical_ntk_fn(f, vmap_axes=0, implementation=2)(a, b, p),
+             lambda p, a, b: empirical_nngp_fn(f)(a, b, p), lambda p, a, b: empirical_kernel_fn(f)(a, b, None, p),
+             lambda p, a, b: linearize(f, params)(p, a), lambda p, a, b: taylor_expand(f, params, 2)(p, b, power=3),
+             lambda p, a, b: empirical_ntk_vp_fn(f, a, b, p)(b[:, :3])]
+    u = x2[:, :3] # what the last one slices is no program of the library
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        for call in calls:
+            compiled.clear()
+            first = call(params, x1, x2)
+            assert len(compiled) <= 1, call
+            compiled.clear()
+            call(params, x1, x2), call(*more)
+            assert not compiled
+    finally: jax.monitoring.unregister_event_duration_listener(listen)
+    close(first, jax.jit(lambda p, a, b: empirical_ntk_vp_fn(f, a, b, p)(u))(params, x1, x2))
+
+
+def test_a_function_that_looks_at_numbers():
+    def looking(p, x): return x @ p if x.sum() > 0 else x @ p*2
+    x = -abs(np.asarray(X))
+    with pytest.warns(UserWarning, match='looking.*operation by operation'): k = empirical_ntk_fn(looking, implementation=1)(x, None, w1)
+    close(k, 4*abs(X) @ abs(X).T)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        with pytest.raises(jax.errors.ConcretizationTypeError): empirical_ntk_fn(lambda p, x: x @ p if p.sum() > 0 else x)(X, None, w1)
+
+
+def test_batch_axes_of_different_size():
+    "Two inputs with batches of their own, each for one output; what has one row is for all examples"
+    def f(p, x): return dict(a=jnp.tanh(x[0] @ p[0]) @ p[1], b=x[1] @ p[0])
+    p = [w1, w2]
+    for i in (1, 2, 3):
+        full, each = (ntk(f, i, (-1,), (), v)((X, XT), (XT, X[:3]), p) for v in (None, 0))
+        close(each, full, 1e-12)
+    one = lambda p, x: jnp.tanh(x[0]*x[1] @ p[0])
+    close(ntk(one, 1, (-1,), (), 0)((X, X[:1]), None, p), ntk(one, 1)((X, X[:1]), None, p))
+    with pytest.raises(ValueError, match='as many examples'): ntk(lambda p, x: jnp.repeat(x, 2, 0) @ p[0], 1, (-1,), (), 0)(X, None, p)
+    scaled = lambda p, x, s: x @ p[0]*s[:, None]
+    with pytest.raises((ValueError, TypeError)): ntk(scaled, 1, (-1,), (), (0, 0, dict(s=0)))(X, XT, p, s=X[:, 0])
+
+
+def test_empty_pieces():
+    for f in (lambda W, x: x @ jnp.roll(W, 0, 0), lambda W, x: x @ jnp.concatenate([W[:0], W])):
+        for v in (None, 0): close(empirical_ntk_fn(f, vmap_axes=v)(X, None, w1), X @ X.T)
