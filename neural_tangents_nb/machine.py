@@ -8,14 +8,13 @@ __all__ = ['on_cpu', 'outlined', 'materialized', 'even', 'corners', 'places', 'h
 
 # %% ../nbs/00b_machine.ipynb #f980e1b4
 import functools as ft
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from math import ceil, isqrt, prod
 import jax, numpy as np
 from jax import lax, numpy as jnp
 from jax.experimental import multihost_utils
-try: from jax.experimental.xla_metadata import set_xla_metadata
-except ImportError: set_xla_metadata = None # then everything is right, only slower
+from jax.sharding import SingleDeviceSharding
 
 # %% ../nbs/00b_machine.ipynb #eafbf81d
 _within = ContextVar('within', default=False)
@@ -24,12 +23,18 @@ def on_cpu():
     "Does the default backend run on a CPU? All that depends on the kind of machine asks this"
     return jax.default_backend() == 'cpu'
 
+def _inlineable(yes):
+    "Tell the compiler whether calls may be merged with their neighbours, if this JAX can"
+    try: from jax.experimental.xla_metadata import set_xla_metadata
+    except ImportError: return nullcontext() # then everything is right, only slower
+    return set_xla_metadata(inlineable='true' if yes else 'false')
+
 @contextmanager
 def _body():
     "Inside of an outlined computation, also where a transformation reads it again"
     token = _within.set(True)
     try:
-        with set_xla_metadata(inlineable='true'): yield
+        with _inlineable(True): yield
     finally: _within.reset(token)
 
 @contextmanager
@@ -37,12 +42,12 @@ def _call():
     "Around the call of one, unless it is part of another"
     if _within.get(): yield
     else:
-        with set_xla_metadata(inlineable='false'): yield
+        with _inlineable(False): yield
 
 def outlined(f):
     "`f`, as a computation that the CPU compiler does not merge with what comes before and after"
     # Other backends fuse by another cost model, and need not support calls.
-    if set_xla_metadata is None or not on_cpu(): return f
+    if not on_cpu(): return f
     return _call()(jax.jit(_body()(f)))
 
 def materialized(f):
@@ -120,10 +125,10 @@ def gathered(tree):
     return jax.tree.map(one, tree)
 
 def unshared(tree):
-    "`tree` with NumPy's arrays in place of those that several devices share"
-    def shared(a):
+    "`tree` with NumPy's arrays in place of those that are shared out along axes of devices"
+    def shared(a): # an array on one device can have axes in its type as well
         known = isinstance(a, jax.Array) and not isinstance(a, jax.core.Tracer)
-        return known and len(a.sharding.device_set) > 1
+        return known and not isinstance(a.sharding, SingleDeviceSharding)
     return jax.tree.map(lambda a: gathered(a) if shared(a) else a, tree)
 
 # %% ../nbs/00b_machine.ipynb #73e83be3

@@ -68,8 +68,7 @@ def _automatic(k):
     "`k` on the devices where it is, along axes that the compiler may use as it likes"
     at = getattr(k, 'sharding', None)
     if not isinstance(at, NamedSharding): return jnp.asarray(k)
-    mesh = Mesh(at.mesh.devices, at.mesh.axis_names)
-    return jax.device_put(k, NamedSharding(mesh, at.spec))
+    return jax.device_put(k, NamedSharding(Mesh(at.mesh.devices, at.mesh.axis_names), at.spec))
 
 class Whole(KernelMatrix):
     "A kernel matrix in memory, perhaps with its rows on many devices"

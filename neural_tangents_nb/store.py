@@ -19,7 +19,7 @@ from .machine import even, mirrored
 from .progress import watched
 from .matrix import KernelMatrix, times
 from .tiles import (
-    Tiling, auto_size, is_state, paired_of, run, tiling, united, until_it_fits)
+    Tiling, auto_size, is_state, outline, run, tiling, united, until_it_fits)
 
 # %% ../nbs/19_store.ipynb #e661a069
 def _parts(x):
@@ -186,8 +186,9 @@ class Disk:
         except (KeyError, ValueError, FileNotFoundError, FileExistsError, NotADirectoryError) as e:
             raise ValueError(f'{path} exists and is no store of kernels, or its description is '
                              f'damaged ({e!r}): give another path, or remove it') from e
-        self.tile = self.arrays[self.names[0]].chunks[:2]
-        self.grid = tuple(-(-n//r) for n, r in zip(self.arrays[self.names[0]].shape, self.tile))
+        one = self.arrays[self.names[0]]
+        self.tile, self.grid = one.chunks[:2], one.cdata_shape[:2]
+        self.writer = ThreadPoolExecutor(1)
     def keys(self):
         rows, columns = map(range, self.grid)
         return [(i, j) for i in rows for j in columns if not self.half or i <= j]
@@ -197,14 +198,14 @@ class Disk:
     def done(self, key): return all(self.file(n, key).is_file() for n in self.names)
     def where(self, key): return tuple(slice(k*r, (k+1)*r) for k, r in zip(key, self.tile))
     def read(self, name, key): return self.arrays[name][self.where(key)]
-    def write(self, key, tiles, writer):
-        "Write the tiles of all kernels at `key` in the thread of `writer`, and wait for them"
+    def write(self, key, tiles):
+        "Write the tiles of all kernels at `key`, and wait for them"
         # Blosc's bytes are the same each time only outside the main thread.
         for n, t in tiles.items():
-            writer.submit(write_tile, self.file(n, key), t, self.arrays[n].chunks).result()
+            self.writer.submit(write_tile, self.file(n, key), t, self.arrays[n].chunks).result()
 
 # %% ../nbs/19_store.ipynb #ae5800a7
-def create(path, attrs, shapes, dtypes, tile):
+def create(path, attrs, like, tile):
     "Make an empty store at `path`, unless another worker is faster"
     zarr, new = _zarr(), Path(f'{path}.{uuid.uuid4().hex}')
     smaller = zarr.codecs.BloscCodec(cname='lz4', clevel=1, shuffle='shuffle')
@@ -212,8 +213,9 @@ def create(path, attrs, shapes, dtypes, tile):
     try:
         new.parent.mkdir(parents=True, exist_ok=True)
         group = zarr.create_group(new, attributes=attrs)
-        for n, s in shapes.items():
-            group.create_array(n, shape=s, dtype=dtypes[n], chunks=(*tile, *s[2:]), **options)
+        for n, a in like.items():
+            chunks = *tile, *a.shape[2:]
+            group.create_array(n, shape=a.shape, dtype=a.dtype, chunks=chunks, **options)
         new.rename(path)
     except OSError as e:
         shutil.rmtree(new, ignore_errors=True)
@@ -257,40 +259,38 @@ class Job:
             keys = self.disk.keys()
             safe = f' ({sum(map(self.disk.done, keys))} of {len(keys)} tiles are safe)'
             raise _explained(e, self.disk.path, 'write to', safe) from e
-    def make(self, key, writer=None):
+    def make(self, key):
         "Compute and write the tile at `key`"
         tiles = self.compute(key)
-        with ThreadPoolExecutor(1) as own: # of which no thread is made unless it is used
-            with self.explained(): self.disk.write(key, tiles, writer or own)
-    def heal(self, key):
-        "Remove the tile at `key` if it is damaged; is it sound?"
-        if not self.disk.done(key): return False
-        for n in self.disk.names:
-            try: self.disk.read(n, key)
-            except Exception as e: # a checksum does not fit, or bytes are no compressed tile
-                warnings.warn(f'tile {key} of {n} in {self.disk.path} is damaged ({e}): '
-                              'it is computed again', stacklevel=4)
-                self.disk.file(n, key).unlink(missing_ok=True)
-                return False
-        return True
+        with self.explained(): self.disk.write(key, tiles)
+    def read(self, name, key):
+        "The tile at `key`; None if it is missing, or damaged, and then removed"
+        file = self.disk.file(name, key)
+        if not file.is_file(): return None
+        try: return self.disk.read(name, key)
+        except Exception as e: # a checksum does not fit, or bytes are no compressed tile
+            warnings.warn(f'tile {key} of {name} in {self.disk.path} is damaged ({e}): '
+                          'it is computed again', stacklevel=4)
+            file.unlink(missing_ok=True)
+    def sound(self, key): return all(self.read(n, key) is not None for n in self.disk.names)
     def sweep(self, claims):
         "Remove what killed workers left half written"
         for p in self.disk.path.rglob('*.partial'):
             try:
                 if claims.now() - p.stat().st_mtime > max(self.timeout, 3600): p.unlink()
             except FileNotFoundError: pass # another worker has removed it
-    def visit(self, claims, key, writer):
+    def visit(self, claims, key):
         "Compute the tile at `key` unless another worker has it; is it there now?"
         if self.disk.done(key): return True
         with self.explained():
             if not claims.take(key): return False
         try:
-            if not self.disk.done(key): self.make(key, writer)
+            if not self.disk.done(key): self.make(key)
         finally: claims.release(key)
         return True
     def work(self, wait=True, verify=True):
         "Compute what is missing or damaged, together with whoever else is at it"
-        there = self.heal if verify else self.disk.done
+        there = self.sound if verify else self.disk.done
         todo = [k for k in self.disk.keys() if not there(k)]
         if not todo: return
         with self.explained():
@@ -298,10 +298,10 @@ class Job:
             if verify: self.sweep(claims)
         first = int(claims.name, 16) % len(todo) # workers begin at different places
         todo = todo[first:] + todo[:first]
-        with claims, ThreadPoolExecutor(1) as writer:
+        with claims:
             while todo:
                 tiles = watched(todo, progress=self.progress)
-                todo = [k for k in tiles if not self.visit(claims, k, writer)]
+                todo = [k for k in tiles if not self.visit(claims, k)]
                 if not wait: return
                 if todo: time.sleep(min(1., self.timeout/5))
 
@@ -316,17 +316,15 @@ class Stored(KernelMatrix):
         "The tile in row `i` and column `j`"
         disk, job, key = self.disk, self.job, (i, j)
         if disk.half and i > j: return mirrored(self.tile(j, i), disk.paired)
-        if job is not None and not disk.done(key): job.make(key)
+        if job is not None:
+            if (found := job.read(self.name, key)) is not None: return found
+            job.make(key)
         if not disk.done(key): raise ValueError(
             f'{disk.path} is not complete: tile {key} is missing; call `store` as before')
         try: return disk.read(self.name, key)
-        except Exception as e:
-            if job is None: raise OSError(
-                f'tile {key} of {disk.path} is damaged ({e}): call `store` as before '
-                'to compute it again') from e
-            job.heal(key)
-            job.make(key)
-            return disk.read(self.name, key)
+        except Exception as e: raise OSError(
+            f'tile {key} of {disk.path} is damaged ({e}): call `store` as before '
+            'to compute it again') from e
     def rows(self, index):
         index, r, columns = np.asarray(index), self.disk.tile[0], range(self.disk.grid[1])
         out = np.empty((len(index), *self.shape[1:]), self.dtype)
@@ -377,15 +375,14 @@ def _prepare(path, t, get, tile):
         one = jax.eval_shape(lambda: t.tile(0, 0, 1, 1))
         if is_state(one): raise TypeError(
             'a store holds arrays, not a Kernel: ask for get="nngp" or "ntk"')
-        paired = paired_of(t, one)
+        paired = outline(t, one)[1]
         names = (get,) if isinstance(get, str) else get
-        ones = dict(zip(names, [one] if isinstance(get, str) else one))
+        like = {n: jax.ShapeDtypeStruct((n1, n2, *o.shape[2:]), o.dtype)
+                for n, o in zip(names, [one] if isinstance(get, str) else one)}
         size = min(tile if tile != 'auto' else auto_size(t, FILES), max(n1, n2))
         attrs = dict(fingerprint=fingerprint(t), get=names, asked=get, half=paired is not None,
                      paired=bool(paired))
-        shapes = {n: (n1, n2, *o.shape[2:]) for n, o in ones.items()}
-        dtypes = {n: o.dtype for n, o in ones.items()}
-        create(path, attrs, shapes, dtypes, (even(n1, size), even(n2, size)))
+        create(path, attrs, like, (even(n1, size), even(n2, size)))
     disk = Disk(path)
     _check_fingerprint(path, disk.attrs['fingerprint'], fingerprint(t))
     return disk

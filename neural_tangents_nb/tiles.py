@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LARGEST', 'SHARE', 'PROGRAMS', 'split', 'united', 'at_hand', 'rows_of', 'is_state', 'n_rows', 'Tiling', 'traced',
-           'check_batching', 'devices_of', 'inputs', 'tiling', 'unset', 'paired_of', 'run', 'until_it_fits',
-           'run_traced', 'tiles_in_rounds', 'run_sharded', 'free_memory', 'bytes_per_entry', 'pace', 'fast_size',
-           'auto_size', 'batch']
+           'check_batching', 'devices_of', 'inputs', 'tiling', 'unset', 'outline', 'run', 'until_it_fits', 'run_traced',
+           'tiles_in_rounds', 'run_sharded', 'free_memory', 'bytes_per_entry', 'pace', 'fast_size', 'auto_size',
+           'batch']
 
 # %% ../nbs/14_tiles.ipynb #051ab097
 from collections import deque
@@ -201,24 +201,22 @@ def _blocks_of(t):
     both = lambda k: {n: whole(k, b) for n in ('nngp', 'ntk') if (b := getattr(k, n)) is not None}
     return tree_map(both, t)
 
-def _check_leading(blocks):
-    "Raise unless all arrays have both batches as leading axes"
-    for t in jax.tree.leaves(blocks):
-        if t.ndim < 2: raise ValueError(
+def outline(t, first):
+    "Shapes of the blocks in the tile `first`; whether further axes swap in pairs if it is mirrored"
+    like = jax.eval_shape(_blocks_of, first)
+    for a in jax.tree.leaves(like):
+        if a.ndim < 2: raise ValueError(
             'batch needs results with both batches as leading axes, got an array of shape '
-            f'{t.shape}; kernels with the batch in `trace_axes` or `diagonal_axes` cannot be '
+            f'{a.shape}; kernels with the batch in `trace_axes` or `diagonal_axes` cannot be '
             'computed in tiles')
-
-def paired_of(t, tile):
-    "Do further axes swap in pairs where tiles are mirrored? None: they cannot be mirrored"
-    if not t.symmetric: return None
-    if is_state(tile): return all(k.full for k in tree_leaves(tile))
-    if all(l.ndim == 2 for l in jax.tree.leaves(tile)): return False
-    if _network_of(t.kernel_fn) is None: return None
-    one = t.part((0, 1))
-    options = united(t.arrays, t.rest)[1] | one.pairs | dict(get=None)
-    states = jax.eval_shape(lambda: t.kernel_fn(one.x1, None, **options))
-    return all(k.full for k in tree_leaves(states))
+    if not t.symmetric: return like, None # None: it is not mirrored
+    if not is_state(first):
+        if all(a.ndim == 2 for a in jax.tree.leaves(like)): return like, False
+        if _network_of(t.kernel_fn) is None: return like, None
+        one = t.part((0, 1))
+        options = united(t.arrays, t.rest)[1] | one.pairs | dict(get=None)
+        first = jax.eval_shape(lambda: t.kernel_fn(one.x1, None, **options))
+    return like, all(k.full for k in tree_leaves(first))
 
 def _tiles_of(t, corners, first):
     "`(corner, tile)` for each of `corners`, handed on while the next is computed"
@@ -234,8 +232,7 @@ def _tiles_of(t, corners, first):
 def run(t):
     "All tiles of `t`, joined"
     first = jax.block_until_ready(t.tile(0, 0, *t.tile_shape, *t.devices[:1]))
-    like, paired = _blocks_of(first), paired_of(t, first)
-    _check_leading(like)
+    like, paired = outline(t, first)
     if t.tile_shape == t.shape: return first if t.on_device else jax.tree.map(np.asarray, first)
     # Now that a tile is there, it is known whether tiles fit into memory: NumPy does not ask.
     make, write = (unset, _written) if on_cpu() or not t.on_device else (jnp.zeros, _placed)
@@ -253,7 +250,8 @@ def _with_ends(t, blocks, place=_itself):
     (n1, n2), one = t.shape, t.tile(0, 0, 1, 1)
     rows = t.tile(0, 0, n1, 1)
     columns = None if t.symmetric else t.tile(0, 0, 1, n2)
-    same = math.prod(map(jnp.array_equal, *map(jax.tree.leaves, (t.x1, t.second)))) > 0
+    equal = map(jnp.array_equal, *map(jax.tree.leaves, (t.x1, t.second)))
+    same = ft.reduce(jnp.logical_and, equal)
     def whole(one, rows, columns, blocks):
         if not one.diagonal_batch: raise NotImplementedError(
             'batch cannot assemble a Kernel with diagonal_batch=False; '
@@ -283,23 +281,23 @@ def until_it_fits(run, t):
                           f'pass batch_size={size} to begin there', stacklevel=4)
 
 # %% ../nbs/14_tiles.ipynb #3826b2a5
+def _blocks(same, t, rows, columns):
+    return _blocks_of(t.part(rows, None if same else columns).call())
+
 def run_traced(t):
     "All tiles of `t`, inside a transformation"
     r, c = t.tile_shape
     if is_state(t.x1) or (r, c) == t.shape: return t.call()
     first = jax.eval_shape(lambda: t.tile(0, 0, 1, 1))
-    _check_leading(jax.eval_shape(_blocks_of, first))
-    def own(i, j): return _blocks_of(t.part((i, r)).call())
-    def cross(i, j): return _blocks_of(t.part((i, r), (j, c)).call())
+    paired = outline(t, first)[1]
+    def own(i, j): return _blocks(True, t, (i, r), None)
+    def cross(i, j): return _blocks(False, t, (i, r), (j, c))
     f = cross if t.x2 is not None else lambda i, j: lax.cond(i == j, own, cross, i, j)
-    paired = paired_of(t, first)
     mirror = None if paired is None else ft.partial(mirrored, paired=paired)
     out = tiled(jax.checkpoint(f), t.shape, (r, c), mirror)
     return _with_ends(t, out) if is_state(first) else out
 
 # %% ../nbs/14_tiles.ipynb #cf5e85d1
-def _blocks(same, t, rows, columns): return _blocks_of(t.part(rows, None if same else columns).call())
-
 def tiles_in_rounds(t, rounds):
     "`(l, w, tiles)` of each round"
     def fill(x, n):
@@ -312,8 +310,7 @@ def tiles_in_rounds(t, rounds):
 def run_sharded(t):
     "All tiles of `t`, joined, their rows shared by its devices"
     first = jax.eval_shape(lambda: t.tile(0, 0, 1, 1))
-    like, paired = jax.eval_shape(_blocks_of, first), paired_of(t, first)
-    _check_leading(like)
+    like, paired = outline(t, first)
     rounds = Rounds.of(t.devices, t.shape, t.size, paired is not None)
     out = joined(rounds, tiles_in_rounds(t, rounds), like, t.shape, paired)
     if not t.on_device: out = gathered(out)
@@ -334,7 +331,7 @@ def free_memory(device):
     return 1024*int(re.search(r'MemAvailable:\s+(\d+)', info.read_text())[1])
 
 def _probe(t, n):
-    "A function of a `Tiling` that computes all of it, and the shapes of `t` with `n` rows and columns"
+    "A function that computes all of a `Tiling`; the shapes of `t` with `n` rows and columns"
     like = lambda a: jax.ShapeDtypeStruct((n, *a.shape[1:]), jnp.result_type(a))
     x1, x2, pairs = jax.tree.map(like, (t.x1, t.second, t.pairs))
     return lambda t: _blocks_of(t.call()), dc.replace(t, x1=x1, x2=x2, pairs=pairs)

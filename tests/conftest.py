@@ -8,6 +8,12 @@ from run_notebooks import quickly
 # Tests compile much and compute little: LLVM's optimizations, with which the library runs, cost more here than they save.
 os.environ.update(quickly(os.environ))
 
-import jax
+import jax, numpy as np, pytest
 
 jax.config.update('jax_enable_x64', True)
+
+
+@pytest.fixture
+def strict():
+    "No array is broadcast to more axes in silence, no step of a computation is NaN, and NumPy divides by no zero"
+    with jax.numpy_rank_promotion('raise'), jax.debug_nans(True), np.errstate(all='raise'): yield

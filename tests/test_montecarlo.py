@@ -13,6 +13,8 @@ from neural_tangents_nb.empirical import empirical_nngp_fn
 from neural_tangents_nb.montecarlo import Estimate, monte_carlo_kernel_fn, sample_counts
 from neural_tangents_nb.structured import empirical_ntk_fn
 
+pytestmark = pytest.mark.usefixtures('strict')
+
 KEY = jax.random.key(0)
 
 
@@ -67,7 +69,7 @@ def test_blocks():
     close(mc(3, batch_size=4, store_on_device=False)(X1, X2, 'nngp'), k(X1, X2, 'nngp'))
     close(mc(3, batch_size=3, trace_axes=())(X1, None, 'nngp'), mc(3, trace_axes=())(X1, None, 'nngp'))
     scaled = mc(2, lambda p, x, scale: apply(p, x)*scale[:, None], batch_size=4)
-    want = mc(2)(X1, X2, 'nngp')*X1[:, :1]*X2[:, 0]
+    want = mc(2)(X1, X2, 'nngp')*X1[:, :1]*X2[:, 0][None]
     close(scaled(X1, X2, 'nngp', scale=(X1[:, 0], X2[:, 0])), want)
 
 

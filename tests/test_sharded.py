@@ -21,7 +21,8 @@ def shares(x):
     one, two = jax.make_mesh((n,), ('rows',)), jax.make_mesh((2, n//2), ('a', 'b'))
     auto, last = jax.make_mesh((2, n//2), ('a', 'b'), axis_types=(AxisType.Auto,)*2), (None,)*(x.ndim - 1)
     spread = dict(rows=(one, P('rows')), channels=(two, P(*last, 'a')), both=(two, P('b', *last[1:], 'a')), auto=(auto, P(('a', 'b'))),
-                  positions=(auto if n == 4 else two, P(None, 'a')), copies=(two, P()))
+                  positions=(auto if n == 4 else two, P(None, 'a')), copies=(two, P()),
+                  alone=(jax.make_mesh((1,), ('rows',)), P('rows')))
     return {name: jax.device_put(x, NamedSharding(*at)) for name, at in spread.items()}
 
 

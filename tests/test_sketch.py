@@ -6,6 +6,8 @@ from neural_tangents_nb import stax
 from neural_tangents_nb.layer import Layer
 from neural_tangents_nb.sketch import nystrom_features, random_features
 
+pytestmark = pytest.mark.usefixtures('strict')
+
 BOTH, KEY = ('nngp', 'ntk'), random.key(0)
 X, IMAGES = random.normal(random.key(1), (5, 4)), random.normal(random.key(2), (3, 5, 6, 2))
 dense = lambda **options: stax.Dense(1, 1.5, .3, **options)

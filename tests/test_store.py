@@ -7,6 +7,8 @@ import neural_tangents_nb as nt
 from neural_tangents_nb import stax
 from neural_tangents_nb.store import digest, open_store, store
 
+pytestmark = pytest.mark.usefixtures('strict')
+
 X = np.random.RandomState(0).randn(20, 5)
 
 

@@ -9,6 +9,8 @@ from neural_tangents_nb.matrix import Tiled
 from neural_tangents_nb.machine import places
 from neural_tangents_nb.tiles import batch
 
+pytestmark = pytest.mark.usefixtures('strict')
+
 NET = stax.serial(stax.Dense(1, 1.5, .1), stax.Relu(), stax.Dense(1))
 
 
@@ -125,7 +127,7 @@ def test_a_kernel_never_formed_where_inputs_meet_themselves():
     assert k.diagonal().shape == (130,) and (k@x[:, 0]).shape == (130,)
     np.testing.assert_allclose(k@x[:, 0], exact@x[:, 0], rtol=1e-11, atol=1e-11)
     with pytest.raises(ValueError, match='no diagonal'): Tiled(noisy, x, x[:9], batch_size=50).diagonal()
-    weighted = lambda x1, x2, get, weights: linear(x1, x2)*weights[0][:, None]*weights[1]
+    weighted = lambda x1, x2, get, weights: linear(x1, x2)*weights[0][:, None]*weights[1][None]
     with pytest.raises(NotImplementedError, match='arguments for each example'): Tiled(weighted, X, batch_size=4, weights=(X[:, 0], X[:, 0])).rows(np.arange(3))
 
 
