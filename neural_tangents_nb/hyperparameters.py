@@ -104,11 +104,12 @@ def _scaled(tree, x, size, fixed, get):
         new = [v*c if i in which else v for i, (_, v) in enumerate(leaves)]
         return jax.tree.unflatten(structure, new)
     k = kernel(tree)
+    mean = float(jnp.diagonal(k).mean())
     for last in range(1, len(scales) + 1):
         which = scales[-last:]
         # An exact factor up to rounding; other hyperparameters miss it by far more.
-        if jnp.allclose(kernel(times(2., which)), 4*k, 1e-3):
-            return times(math.sqrt(size/float(jnp.diagonal(k).mean())), which)
+        if mean > 0 and jnp.allclose(kernel(times(2., which)), 4*k, 1e-3):
+            return times(math.sqrt(size/mean), which)
     return tree
 
 # %% ../nbs/21_hyperparameters.ipynb #e27371d4

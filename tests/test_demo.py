@@ -2,6 +2,7 @@
 import csv, os, re, shlex, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest
+from neural_tangents_nb import stax
 from neural_tangents_nb.apps import demo
 
 RNG = np.random.RandomState(0)
@@ -65,6 +66,22 @@ def test_predictions_of_several_targets(tmp_path):
     answers = demo.infinite(demo.fully_connected(), 'nngp')(task), demo.support_vectors(task), demo.gaussian_process(task)
     assert all(demo.scores(task, a)['rmse'] < .1 for a in answers) and list(demo.columns(task, answers[0])) == ['mean_0', 'std_0', 'mean_1', 'std_1']
 
+def images(side):
+    x = RNG.rand(60, side*side)
+    return demo.Task(x[:40], np.arange(40) % 2, x[40:], np.arange(20) % 2, (side, side, 1))
+
+def test_the_forecast_is_said_and_can_leave_out(capsys):
+    "It grows with the pixels; the option is compared with it"
+    net = demo.convolutional()
+    assert 3 < demo.forecast(net, images(24))/demo.forecast(net, images(12)) < 5 # the last layers cost the same
+    assert 'Convolutional, NTK' in demo.methods(images(12)) and re.fullmatch(r'Convolutional: about \d+ s\n', capsys.readouterr().err)
+    assert not [m for m in demo.methods(images(12), 0.) if 'Conv' in m] and 'left out: more than --minutes 0' in capsys.readouterr().err
+
+def test_tiles_are_no_thinner_than_they_must():
+    "Of a network that flattens first: one row at a time takes many times as long"
+    x = np.zeros((500, 28*28))
+    assert demo.tile_rows(stax.serial(stax.Flatten(), stax.Dense(1)), x, (28, 28, 1)) > 8 and demo.tile_rows(demo.fully_connected(), x, None) == 0
+
 BAD = {
     'no such file': None,
     'not a readable .npz': b'nonsense',
@@ -92,7 +109,7 @@ def test_bad_data_is_one_line_and_status_2(said, tmp_path, capsys):
     err = capsys.readouterr().err
     assert e.value.code == 2 and said in err and err.count('\n') == 1, err
 
-@pytest.mark.parametrize('args', [['--train-size', '3'], ['--train-size', 'x'], ['--train-size', '1797'], ['--seed', '-1'], ['--what'], ['surplus']])
+@pytest.mark.parametrize('args', [['--train-size', '3'], ['--train-size', 'x'], ['--train-size', '1797'], ['--seed', '-1'], ['--minutes', '-1'], ['--what'], ['surplus']])
 def test_bad_arguments_are_one_line_and_status_2(args, capsys):
     with pytest.raises(SystemExit) as e: demo.main(args)
     err = capsys.readouterr().err

@@ -40,6 +40,22 @@ def test_bands_are_two_standard_deviations():
     band, = viz.posterior(X, BAND, samples=0).collections
     assert np.isclose(np.abs(band.get_paths()[0].vertices[:, 1]).max(), 1.)
 
+def _lines(ax): return [np.asarray(l.get_xydata()) for l in ax.lines] + [np.unique(c.get_paths()[0].vertices, axis=0) for c in ax.collections]
+
+@pytest.mark.parametrize('covariance', [True, False])
+def test_lines_go_from_left_to_right(covariance):
+    "Whatever the order of the inputs, or of the times"
+    order = np.array([3, 0, 5, 1, 4, 2])
+    c = np.exp(-(X[:, None] - X)**2)
+    if covariance: of = lambda at: predict.Gaussian(np.sin(X[at])[:, None], c[np.ix_(at, at)])
+    else: of = lambda at: predict.Marginals(np.sin(X[at])[:, None], 1 + X[at]**2)
+    mixed, want = (_lines(viz.posterior(X[at], of(at), samples=0)) for at in (order, np.arange(6)))
+    for a, b in zip(mixed, want, strict=True): np.testing.assert_allclose(a, b)
+    for line in viz.posterior(X[order], of(order), samples=2).lines: assert (np.diff(line.get_xdata()) > 0).all()
+    curve = viz.learning(predict.learning_curve(K, A[:, :1]), [3., 1., 2.])
+    assert (np.diff(curve.lines[0].get_xdata()) > 0).all()
+    plt.close('all')
+
 @pytest.mark.parametrize('times', [1, 2])
 def test_nothing_is_below_the_legend_of_a_posterior(times):
     "Of one and of two on the same axes, with more labels than a line holds; the band is what reaches highest"
@@ -71,12 +87,12 @@ def test_criticality_compiles_once():
 
 def test_edges_join_what_is_joined():
     net = stax.serial(stax.FanOut(2), stax.parallel(stax.Dense(1), stax.serial(stax.Dense(2), stax.Relu())), stax.FanInSum())
-    nodes, edges, size = viz.arranged(net)
-    names = [n[0].split('(')[0] for n in nodes]
+    boxes, lines, tops, ends = viz.arranged(net)
+    names = {place: text.split('(')[0] for text, *place in boxes for place in [tuple(place)]}
     want = [('FanOut', 'Dense'), ('FanOut', 'Dense'), ('Dense', 'Relu'), ('Dense', 'FanInSum'), ('Relu', 'FanInSum')]
-    assert sorted((names[i], names[j]) for i, j in edges) == sorted(want)
-    xs = [x for _, x, y in nodes]
-    assert size == (2, 4) and len({(x, y) for _, x, y in nodes}) == len(nodes) and min(xs) < 0 < max(xs)
+    assert sorted((names[a], names[b]) for a, b in lines) == sorted(want)
+    xs, ys = zip(*names)
+    assert len(names) == len(boxes) and min(xs) < 0 < max(xs) and max(ys) == 3 and [names[p] for p in tops + ends] == ['FanOut', 'FanInSum']
     assert viz.arranged(stax.repeat(stax.Dense(3), 4))[0][0][0] == repr(stax.repeat(stax.Dense(3), 4))
 
 def test_png_is_one():

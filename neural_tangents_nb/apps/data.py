@@ -11,7 +11,6 @@ import pickle, re
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
-from fastcore.basics import patch
 
 # %% ../../nbs/apps/29_data.ipynb #8214dd6c
 class Images(NamedTuple):
@@ -21,29 +20,27 @@ class Images(NamedTuple):
     x_test: np.ndarray
     y_test: np.ndarray
     classes: tuple = () # Names
-
-@patch
-def take(self: Images,
-    n_train: int, # Training images
-    n_test: int, # Test images
-    seed: int = 0, # Of the random order; more images with the same seed contain the fewer
-) -> Images:
-    "Random images of both sets"
-    for name, n, x in ('n_train', n_train, self.x_train), ('n_test', n_test, self.x_test):
-        if not 1 <= n <= len(x): raise ValueError(
-            f'`{name}` must be from 1 to {len(x)}, as many images as there are; got {n}')
-    rng = np.random.RandomState(seed)
-    i, j = rng.permutation(len(self.x_train))[:n_train], rng.permutation(len(self.x_test))[:n_test]
-    return Images(self.x_train[i], self.y_train[i], self.x_test[j], self.y_test[j], self.classes)
-
-@patch
-def scaled(self: Images,
-    dtype='float32', # Of the result
-) -> Images:
-    "All images shifted and scaled alike, so that those to train on have mean zero and variance one"
-    mean, std = self.x_train.mean(), self.x_train.std() or 1.
-    scale = lambda x: ((x - mean)/std).astype(dtype)
-    return self._replace(x_train=scale(self.x_train), x_test=scale(self.x_test))
+    def take(self,
+        n_train: int, # Training images
+        n_test: int, # Test images
+        seed: int = 0, # Of the random order; more images with the same seed contain the fewer
+    ) -> 'Images':
+        "Random images of both sets"
+        for name, n, x in ('n_train', n_train, self.x_train), ('n_test', n_test, self.x_test):
+            if not 1 <= n <= len(x): raise ValueError(
+                f'`{name}` must be from 1 to {len(x)}, as many images as there are; got {n}')
+        rng = np.random.RandomState(seed)
+        i = rng.permutation(len(self.x_train))[:n_train]
+        j = rng.permutation(len(self.x_test))[:n_test]
+        return Images(self.x_train[i], self.y_train[i], self.x_test[j], self.y_test[j],
+                      self.classes)
+    def scaled(self,
+        dtype='float32', # Of the result
+    ) -> 'Images':
+        "All images shifted and scaled alike: those to train on get mean zero and variance one"
+        mean, std = self.x_train.mean(), self.x_train.std() or 1.
+        scale = lambda x: ((x - mean)/std).astype(dtype)
+        return self._replace(x_train=scale(self.x_train), x_test=scale(self.x_test))
 
 # %% ../../nbs/apps/29_data.ipynb #436137cc
 SIZE, CLASSES = 3*32*32, 10
