@@ -16,7 +16,7 @@ PY_LATEST = $(VENV_LATEST)/bin/python
 LIBRARY = neural_tangents_nb
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-latest docs notebooks export readme bench bench-ratios bench-scale clean distclean
+.PHONY: help demo test test-all test-latest docs notebooks export readme bench bench-ratios bench-scale clean distclean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -62,13 +62,17 @@ $(VENV_LATEST)/dev.stamp: settings.ini setup.py | $(VENV_LATEST)/bin/pip
 demo: $(VENV)/demo.stamp ## Classify real images by an infinite network, with uncertainty (ARGS='--help': options)
 	$(PY) -m $(LIBRARY) $(ARGS)
 
-test: $(VENV)/dev.stamp ## Check and run everything: notebooks, modules, site, pytest
+test: $(VENV)/dev.stamp ## Check notebooks, modules, site and package, in ten minutes
 	$(PY) tools/check_sync.py
 	$(PY) tools/check_imports.py
 	$(PY) tools/check_house.py
 	$(PY) tools/run_notebooks.py
 	$(PY) tools/build_site.py
 	$(PY) -m pytest -q -n 2 --dist worksteal $(ARGS)
+
+test-all: export FULL = 1
+test-all: test ## All that `make test` does, with long tests and full sizes, and twenty faults that tests must find
+	$(PY) tools/break.py
 
 test-latest: $(VENV_LATEST)/dev.stamp ## Notebooks and pytest on Python 3.13 with the newest JAX
 	@$(PY_LATEST) -c "import sys, jax; print(f'Python {sys.version.split()[0]}, JAX {jax.__version__}')"
@@ -106,7 +110,7 @@ bench-scale: $(VENV)/dev.stamp ## Measure kernels too large for memory (CASES='c
 	$(PY) -m benchmarks.scale $(CASES)
 
 clean: ## Remove what was built, keep the environments
-	rm -rf _docs _proc build dist out *.egg-info .pytest_cache .hypothesis
+	rm -rf _docs _proc build dist out *.egg-info .pytest_cache .hypothesis .cache
 	find $(LIBRARY) nbs tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## Remove the environments as well

@@ -7,12 +7,18 @@ from neural_tangents_nb.activations import Activation
 from neural_tangents_nb.core import static, struct, test_close as close
 from neural_tangents_nb.kernel import join, reads_covariances
 from neural_tangents_nb.layer import Affine, Layer
-from neural_tangents_nb.laws import check
+from neural_tangents_nb import laws
+from run_notebooks import FULL
 from neural_tangents_nb.solvers import Solver, phi
 
 TEXT = (Path(__file__).parent.parent/'CONTRIBUTING.md').read_text(encoding='utf-8')
 SECTION = TEXT[TEXT.index('## Adding things'):TEXT.index('## House rules')]
 PARTS = re.split(r'^\*\*An? (.*?)\*\*', SECTION, flags=re.M)[1:]
+
+def check(layer, shape, skip=(), **options):
+    "All laws in `make test-all`; else those without sampled networks, which `test_laws` and the notebooks try on others"
+    laws.check(layer, shape, skip if FULL else (*skip, 'monte_carlo'), **options)
+
 NAMES = dict(globals(), test_close=close)
 
 def test_five_things(): assert PARTS[::2] == ['nonlinearity', 'layer with weights', 'recurrent layer with shared weights', 'solver', 'predictor']

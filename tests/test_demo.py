@@ -17,6 +17,7 @@ def save(path, **changed):
     np.savez(path, **{name: a for name, a in arrays.items() if a is not None})
     return path
 
+@pytest.mark.full
 def test_digits_in_a_process_of_its_own(tmp_path):
     done = subprocess.run([sys.executable, '-m', 'neural_tangents_nb', '--train-size', '60', '--out', 'here'], cwd=tmp_path,
                           capture_output=True, text=True, timeout=400, stdin=subprocess.DEVNULL, env=os.environ | dict(PYTHONPATH=str(ROOT)))
@@ -28,6 +29,11 @@ def test_digits_in_a_process_of_its_own(tmp_path):
     assert all((tmp_path/'here'/f).stat().st_size > 5000 for f in FIGURES)
     with np.load(tmp_path/'here'/'predictions.npz') as p:
         assert p['predicted'].shape == (1737,) and set(p['predicted']) <= set(range(10))
+
+def test_it_starts_in_a_process_of_its_own(tmp_path):
+    done = subprocess.run([sys.executable, '-m', 'neural_tangents_nb', '--train-size', 'x'], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=100, stdin=subprocess.DEVNULL, env=os.environ | dict(PYTHONPATH=str(ROOT)))
+    assert done.returncode == 2 and 'train-size' in done.stderr, done.stderr
 
 def test_real_targets(tmp_path, capsys):
     demo.main(['--data', str(save(tmp_path/'own.npz')), '--out', str(tmp_path/'out')])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
+from conftest import some
 from neural_tangents_nb import empirical
 from neural_tangents_nb.core import test_close as close
 from neural_tangents_nb.empirical import (NtkImplementation, empirical_nngp_fn, empirical_ntk_eigenpairs,
@@ -45,7 +46,8 @@ def exact(f, params, x1, x2):
 
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason='no recorded predictions')
-@pytest.mark.parametrize('case', ['linearized', 'taylor', 'empirical', 'empirical_implementations', 'ntk_vector_product'])
+@pytest.mark.parametrize('case', some(['linearized', 'taylor', 'empirical', 'empirical_implementations', 'ntk_vector_product'],
+                                      'linearized', 'taylor', 'empirical', 'ntk_vector_product'))
 def test_recorded(case):
     spec = importlib.util.spec_from_file_location('predict_cases', REFERENCE)
     cases = importlib.util.module_from_spec(spec)
@@ -75,9 +77,9 @@ def conv_net(params, x):
     return y.mean((1, 2)) @ v
 
 
-@pytest.mark.parametrize('held', [1, 200, 10**9])
-@pytest.mark.parametrize('vmap', [None, 0])
-@pytest.mark.parametrize('net', ['dense', 'conv'])
+PARTS = [(net, vmap, held) for net in ('dense', 'conv') for vmap in (None, 0) for held in (1, 200, 10**9)]
+
+@pytest.mark.parametrize('net, vmap, held', some(PARTS, ('dense', None, 1), ('dense', 0, 200), ('conv', 0, 1)))
 def test_parts(monkeypatch, net, vmap, held):
     "Outputs are taken one by one, a few or all at a time: the kernel is the same, for numbers that do not divide, too"
     monkeypatch.setattr(empirical, 'held', lambda: held)

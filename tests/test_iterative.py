@@ -4,6 +4,7 @@ import functools as ft, warnings
 import jax, numpy as np, pytest
 from jax import numpy as jnp
 
+from conftest import some
 import neural_tangents_nb as nt
 from neural_tangents_nb import solvers
 from neural_tangents_nb.core import select
@@ -110,7 +111,7 @@ def test_nystrom_takes_off_what_it_adds(dtype):
     assert np.sort((part**2).sum(0))[:3].max() < 5*np.finfo(dtype).eps*np.linalg.norm(f@f.T, 2)
 
 
-@pytest.mark.parametrize('probes', [4, 16])
+@pytest.mark.parametrize('probes', some([4, 16], 4))
 def test_the_error_bar_of_the_determinant(probes):
     "Over 40 keys the estimates scatter about the determinant by as much as their error bars say"
     exact, solver = Cholesky.of(K + R*jnp.eye(60)).logdet(), CG(Whole(K), R, rank=5)
@@ -325,6 +326,7 @@ def test_the_determinant_with_noise_of_each_point():
 
 
 @pytest.mark.filterwarnings('error')
+@pytest.mark.full
 def test_a_quadrature_that_is_exact_stops():
     "After as many steps as there are eigenvalues or points, without a warning, whatever the error bar"
     for n in (1, 2, 4):

@@ -109,6 +109,7 @@ def test_as_a_process(tmp_path):
     bad = run(a, b, tmp_path/'none.py')
     assert bad.returncode == 2 and 'not a Python program' in bad.stderr and 'none.py' in bad.stderr and 'Traceback' not in bad.stderr
 
+@pytest.mark.full
 def test_notebooks_as_a_process(tmp_path):
     run = lambda *args: subprocess.run([sys.executable, '-W', 'error', '-m', 'neural_tangents_nb.migrate', *map(str, args)], capture_output=True, text=True, encoding='utf-8', timeout=100)
     a, text = tmp_path/'a.ipynb', json.dumps(dict(cells=CELLS), indent=1, ensure_ascii=False).replace('\n', '\r\n')

@@ -162,6 +162,6 @@ masked_on_two_devices()
 
 
 def test_two_devices():
-    env = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=2', 'JAX_PLATFORMS': 'cpu'}
+    env = os.environ | dict(XLA_FLAGS=os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=2', JAX_PLATFORMS='cpu')
     done = subprocess.run([sys.executable, '-c', TWO_DEVICES], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

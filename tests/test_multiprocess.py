@@ -25,6 +25,7 @@ def agree(path, alone, processes):
     for n, k in alone.items(): np.testing.assert_allclose(got[n], k, rtol=1e-12, atol=1e-12, err_msg=n)
 
 
+@pytest.mark.full
 def test_four_processes(tmp_path, alone):
     "Started by hand on one machine"
     subprocess.run([*HOSTS, '--local', '4', '--devices', '2', str(PROGRAM), str(tmp_path/'out.npz')], check=True, timeout=240)

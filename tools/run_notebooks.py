@@ -4,24 +4,38 @@
 
 A process of its own because JAX's configuration and compiled programs would leak from one notebook to the next. `--save` stores
 the outputs in the notebooks and cleans them, `--times` the seconds that each took in a JSON file; without them nothing is written.
+Tests run the small sizes (`IN_TEST`) and leave out cells flagged `#| full`; with `FULL=1` in the environment they leave out neither.
 """
-import argparse, json, os, subprocess, sys, time
+import argparse, json, os, resource, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 600     # seconds for one notebook: more is a hang, as they are written to take less than a minute
-# Tests compile much and compute little: without these optimizations most notebooks take two thirds of the time. Not so those
-# that compute for long, or measure how fast programs are.
-# XLA ends the process at a flag that it does not know, and later versions have the second one no more.
-QUICK = '--xla_backend_optimization_level=0'
+FULL = bool(os.environ.get('FULL'))     # what `make test-all` sets: the long tests too
+# Tests compile much and compute little: without XLA's optimizations, and in one piece, a program compiles in a third of the time.
+# Not so where programs are timed or their costs are counted.
+# XLA ends the process at a flag that it does not know, and later versions have the last one no more.
+QUICK = '--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1'
 if tuple(map(int, version('jax').split('.')[:2])) < (0, 11): QUICK += ' --xla_cpu_use_fusion_emitters=false'
+# Programs that one process has compiled are there for the others, and for the next run.
+CACHE = dict(JAX_COMPILATION_CACHE_DIR=str(ROOT/'.cache'/'jax'), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
+             JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES='-1')
+# The threads of OpenBLAS and those of XLA would take the cores from each other.
+THREADS = dict(OPENBLAS_NUM_THREADS='1')
 OPTIMIZED = {'00b_machine', '06_conv', '07_wide_resnet', '13a_cost', '14_tiles', '15_solvers', '17_sketch'}
 
+# The longest begin first, so that no core is idle at the end.
+FIRST = '03_activations', '07_norm', '10c_plans', '16_predict', '06_conv', '00b_machine', '13a_cost', '14a_montecarlo', '08_attention', '14_tiles'
+
+def cached(env):
+    "The environment `env`, with a folder for compiled programs unless it names one"
+    return CACHE | THREADS | dict(env)
+
 def quickly(env):
-    "The environment `env`, with flags by which XLA compiles quickly"
-    return env | dict(XLA_FLAGS=f"{env.get('XLA_FLAGS', '')} {QUICK}".strip())
+    "The environment `env`, with that folder and with flags by which XLA compiles quickly"
+    return cached(env) | dict(XLA_FLAGS=f"{env.get('XLA_FLAGS', '')} {QUICK}".strip())
 
 def skipped(cell, flags):
     "Is `cell` one that nbdev would not execute?"
@@ -45,8 +59,9 @@ def execute(path, save, flags):
     from nbdev.config import get_config
     if never_run(path): return True
     os.chdir(path.parent)
-    if not save: os.environ['IN_TEST'] = '1'        # as nbdev_test does
+    if not (save or FULL): os.environ['IN_TEST'] = '1'      # as nbdev_test does
     skip = set(get_config().tst_flags.split()) - set(flags.split())
+    if save or FULL: skip.discard('full')
     nb, shell = read_nb(path), CaptureShell(path)
     shell.set_path(ROOT)
     for cell in nb.cells: # the shell leaves the outputs of a cell that has none now as they were
@@ -63,8 +78,8 @@ def execute(path, save, flags):
 def run(path, args):
     "Execute the notebook in a new process and say how it went, as soon as it has ended; the seconds that it took, or `None` if it failed"
     command = [sys.executable, __file__, '--here', '--flags', args.flags, *['--save']*args.save, str(path)]
-    quick = not args.save and path.stem not in OPTIMIZED
-    env = quickly(os.environ) if quick else None
+    if args.save: env = None
+    else: env = (cached if path.stem in OPTIMIZED else quickly)(os.environ)
     start = time.time()
     try:
         done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT)
@@ -99,9 +114,11 @@ def main():
     if missing := [str(p) for p in paths if not p.is_file()]: sys.exit(f"No such notebook: {', '.join(missing)}")
     if args.here: sys.exit(not all(execute(p, args.save, args.flags) for p in paths))
     start = time.time()
+    paths.sort(key=lambda p: p.stem not in FIRST)
     with ThreadPoolExecutor(args.jobs) as pool: seconds = list(pool.map(lambda p: run(p, args), paths))
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     failed = [p.name for p, s in zip(paths, seconds) if s is None]
-    print(f'{len(paths)-len(failed)} of {len(paths)} notebooks ran, in {time.time()-start:.0f} s')
+    print(f'{len(paths)-len(failed)} of {len(paths)} notebooks ran, in {time.time()-start:.0f} s ({spent.ru_utime+spent.ru_stime:.0f} s of processor time)')
     if args.times: keep_times(args.times, paths, seconds)
     if failed: sys.exit(f"Failed: {', '.join(failed)}")
 
