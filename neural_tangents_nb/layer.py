@@ -77,8 +77,9 @@ class Method:
     def __init__(self, fn): self.fn = fn
     def __get__(self, layer, owner=None):
         if layer is None: return self.fn
-        plain = all(isinstance(l, (int, float)) for l in jax.tree.leaves(layer))
-        return (_first_equal if plain else MethodType)(_called(self.fn, layer.called()), layer)
+        fn = _called(self.fn, layer.called())
+        try: return _first_equal(fn, layer)
+        except TypeError: return MethodType(fn, layer) # arrays have no hash
 if TYPE_CHECKING: from typing import final as public
 else: public = Method
 

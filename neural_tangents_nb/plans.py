@@ -272,7 +272,7 @@ def in_tiles(steps, k, want, get):
     exact = tuple(rewritten(net.lower(w), None, 1) for net, w in cut[:-1])
     return Tiles(tile, b, get, tuple(out), exact)
 
-# %% ../nbs/10c_plans.ipynb #820cc8b5
+# %% ../nbs/10c_plans.ipynb #0737f544
 def rewritten(program, s, pairs, masks=False):
     "`program` for inputs of shape `s` and so many pairs of examples, by all passes but tiles"
     steps = flat(program.steps)
@@ -322,6 +322,7 @@ def pieces(program):
         return tuple(out)
     return Pieces(program.layer, compiled(flat(program.steps)), program.want)
 
+# %% ../nbs/10c_plans.ipynb #820cc8b5
 @patch
 def planned(self: Layer, program, k, extras, asked):
     "`program`, rewritten to be fast for inputs or a state `k`"

@@ -479,7 +479,7 @@ def check_asked(*given):
         'give initial outputs on train points, test points or both: none were given')
 
 # %% ../nbs/16_predict.ipynb #67f483ab
-@former(lambda args, kwargs: (len(args) > 2 and jnp.ndim(args[2]) > 0) or 'g_td' in kwargs,
+@former(lambda args, kwargs: (len(args) > 2 and jnp.ndim(args[2]) > 0) or {'g_td', 'ntk_train_train'} & kwargs.keys(),
     'gradient_descent_mse(k_train_train, y_train)(t, fx_train_0, fx_test_0, k_test_train)')
 def gradient_descent_mse(
     k_train_train: 'Float[jax.Array|np.ndarray, "n n *d"]|KernelMatrix|Kernel|tuple', # Train kernel
@@ -793,6 +793,8 @@ def gradient_descent(
     return predict_fn
 
 # %% ../nbs/16_predict.ipynb #173d10a8
+@former(lambda args, kwargs: 'num_outputs' in kwargs,
+    'max_learning_rate(ntk_train_train, y_train_size), with the number of entries of y_train')
 def max_learning_rate(
     ntk_train_train: 'Float[jax.Array|np.ndarray, "n n *d"]|Kernel|tuple', # Train kernel
     y_train_size: int|None = None, # Number of entries of the targets; of the kernel's rows if None

@@ -11,7 +11,10 @@ __all__ = ['Kernel', 'Need', 'Affine', 'Dense', 'Layer', 'MaskedArray', 'serial'
            'GlobalAvgPool', 'GlobalSumPool', 'ImageResize', 'Index', 'Padding', 'Slice', 'SumPool', 'Conv', 'ConvLocal',
            'ConvTranspose', 'BatchNorm', 'Dropout', 'LayerNorm', 'AttentionMechanism', 'GlobalSelfAttention',
            'PositionalEmbedding', 'Aggregate', 'AggregateImplementation', 'Bool', 'Diagonal', 'layer', 'requires',
-           'supports_masking']
+           'supports_masking', 'AnalyticKernelFn', 'ApplyFn', 'Axes', 'EmpiricalGetKernelFn', 'EmpiricalKernelFn',
+           'Get', 'InitFn', 'InternalLayer', 'InternalLayerMasked', 'KernelFn', 'KernelOrInput', 'Kernels',
+           'LayerKernelFn', 'MaskFn', 'MonteCarloKernelFn', 'NTTree', 'NTTrees', 'PyTree', 'Shapes', 'VMapAxes',
+           'VMapAxisTriple']
 
 # %% ../nbs/10b_stax.ipynb #3e641077
 from .kernel import Kernel, Need
@@ -32,7 +35,11 @@ from .norm import BatchNorm, Dropout, LayerNorm
 from .attention import (
     AttentionMechanism, GlobalSelfAttention, PositionalEmbedding)
 from .graph import Aggregate, AggregateImplementation
-from .compat import Bool, Diagonal, layer, requires, supports_masking
+from .compat import (
+    Bool, Diagonal, layer, requires, supports_masking,
+    AnalyticKernelFn, ApplyFn, Axes, EmpiricalGetKernelFn, EmpiricalKernelFn, Get, InitFn,
+    InternalLayer, InternalLayerMasked, KernelFn, KernelOrInput, Kernels, LayerKernelFn, MaskFn,
+    MonteCarloKernelFn, NTTree, NTTrees, PyTree, Shapes, VMapAxes, VMapAxisTriple)
 
 # %% ../nbs/10b_stax.ipynb #1d8f38a7
 _all_ = [ # for `from neural_tangents_nb.stax import *`, and for checkers of types
@@ -45,4 +52,8 @@ _all_ = [ # for `from neural_tangents_nb.stax import *`, and for checkers of typ
     'GlobalAvgPool', 'GlobalSumPool', 'ImageResize', 'Index', 'Padding', 'Slice', 'SumPool',
     'Conv', 'ConvLocal', 'ConvTranspose', 'BatchNorm', 'Dropout', 'LayerNorm',
     'AttentionMechanism', 'GlobalSelfAttention', 'PositionalEmbedding', 'Aggregate',
-    'AggregateImplementation', 'Bool', 'Diagonal', 'layer', 'requires', 'supports_masking']
+    'AggregateImplementation', 'Bool', 'Diagonal', 'layer', 'requires', 'supports_masking',
+    'AnalyticKernelFn', 'ApplyFn', 'Axes', 'EmpiricalGetKernelFn', 'EmpiricalKernelFn', 'Get',
+    'InitFn', 'InternalLayer', 'InternalLayerMasked', 'KernelFn', 'KernelOrInput', 'Kernels',
+    'LayerKernelFn', 'MaskFn', 'MonteCarloKernelFn', 'NTTree', 'NTTrees', 'PyTree', 'Shapes',
+    'VMapAxes', 'VMapAxisTriple']

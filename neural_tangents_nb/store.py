@@ -27,7 +27,7 @@ def _parts(x):
     if isinstance(x, dict): return [(k, x[k]) for k in sorted(x, key=repr)]
     if isinstance(x, (list, tuple)): return list(x)
     if isinstance(x, ft.partial): return [x.func, x.args, x.keywords]
-    if inspect.ismethod(x): return [x.__name__, x.__self__]
+    if inspect.ismethod(x): return [x.__qualname__.split('.')[-1], x.__self__]
     fields = dc.is_dataclass(x) and not isinstance(x, type)
     if fields: return [getattr(x, f.name) for f in dc.fields(x) if f.init]
     if hasattr(x, '__wrapped__'): return [x.__wrapped__]

@@ -1,9 +1,11 @@
 "What went wrong in the predecessor where layers meet: masks at fan-ins, constants under masks, repeated convolutions, signs off the diagonal"
+import dataclasses as dc
 import jax
 import numpy as np
 import pytest
 from jax import numpy as jnp, random
 
+import neural_tangents_nb as nt
 from neural_tangents_nb import stax
 from neural_tangents_nb.core import test_close as close, test_mc as mc
 
@@ -146,3 +148,124 @@ def test_a_pattern_for_each_batch_must_be_one_for_one_batch():
     np.testing.assert_allclose(jax.jit(lambda p: net.kernel_fn(x, None, 'ntk', pattern=(p, p)))(p), k, rtol=1e-12)
     with pytest.raises(ValueError, match='two patterns were given'): net.kernel_fn(x, None, 'ntk', pattern=(p, 2*p))
     with pytest.raises(ValueError, match='hides whether'): jax.jit(lambda p: net.kernel_fn(x, None, 'ntk', pattern=(p, 2*p)))(p)
+
+
+class Compiles:
+    "Counts programs that JAX compiles"
+    def __enter__(self):
+        self.n = 0
+        jax.monitoring.register_event_duration_secs_listener(self.heard)
+        return self
+    def heard(self, name, *args, **kwargs): self.n += name == '/jax/core/compile/backend_compile_duration'
+    def __exit__(self, *args): jax.monitoring.unregister_event_duration_listener(self.heard)
+
+
+OWN = (lambda key, s: (s, ()), lambda p, x, **kw: 2*x, lambda k, **kw: k*2)
+
+
+def test_networks_with_own_layers_compile_once():
+    "... also through batch; and so do transformations of the kernel functions of equal networks, written anew"
+    x = random.normal(random.key(3), (4, 5, 3))
+    net = stax.serial(stax.Conv(4, (3,)), stax.Relu(), OWN, stax.FanOut(2), stax.parallel(stax.Identity(), stax.serial(OWN, stax.Conv(4, (3,), padding='SAME'))),
+                      stax.FanInSum(), stax.Relu(), stax.GlobalAvgPool(), stax.Dense(1))
+    plain = lambda: stax.serial(stax.Dense(4, 1.3), stax.Relu(), stax.Dense(1))
+    for f in (lambda: net.kernel_fn(x, None, 'ntk'), lambda: nt.batch(net.kernel_fn, 2)(x, None, 'ntk'), lambda: jax.jit(plain().kernel_fn, static_argnums=2)(x[:, 0], None, 'ntk'),
+              lambda: jax.jit(plain()[2], static_argnums=2)(x[:, 0], None, 'ntk')):
+        f()
+        with Compiles() as again: f()
+        assert again.n == 0
+    close(net.kernel_fn(x, None, 'ntk'), net.kernel_fn(x, None, 'ntk', plan=False))
+    a, b = plain(), plain()
+    assert a.kernel_fn == b.kernel_fn and hash(a.kernel_fn) == hash(b[2]) and a.init_fn != a.apply_fn
+    assert [f.__name__ for f in stax.Dense(3)] == ['Dense']*3 and a.init_fn.__name__ == 'serial'
+
+
+def no_finite_network(*args): raise RuntimeError('the kernel needs no finite network')
+
+
+def added(ks, **kwargs):
+    total = lambda name: None if getattr(ks[0], name) is None else sum(getattr(k, name) for k in ks)
+    return ks[0].replace(**{n: total(n) for n in ('nngp', 'ntk', 'cov1', 'cov2')})
+
+
+def test_own_layers_with_several_inputs_or_outputs():
+    fan, fsum = (no_finite_network,)*2 + (lambda k, **kw: [k, k],), (no_finite_network,)*2 + (added,)
+    x1, x2 = random.normal(random.key(1), (2, 5)), random.normal(random.key(2), (3, 5))
+    def make(fan, fsum):
+        branches = stax.parallel(stax.serial(stax.Dense(4, 1.2), stax.Relu(), stax.Dense(4)), stax.Dense(4))
+        return stax.serial(stax.Dense(4), stax.Relu(), fan, branches, fsum, stax.Relu(), stax.Dense(1))
+    want = make(stax.FanOut(2), stax.FanInSum()).kernel_fn(x1, x2)
+    for net in make(fan, fsum), make(fan, stax.FanInSum()), make(stax.FanOut(2), fsum):
+        k = net.kernel_fn(x1, x2)
+        close((k.nngp, k.ntk, k.cov1, k.cov2), (want.nngp, want.ntk, want.cov1, want.cov2))
+        assert (k.shape1, k.shape2, k.shared) == (want.shape1, want.shape2, want.shared)
+    close(stax.serial(fsum, stax.Dense(1)).kernel_fn([x1, x1], [x2, x2], 'nngp'), 2*x1@x2.T/5)
+    with pytest.raises(NotImplementedError, match=r'net\[2\]: .*independent'): stax.serial(stax.Dense(3), fan, stax.FanInSum()).kernel_fn(x1)
+    finite = stax.serial((lambda key, s: ([s, s], ()), lambda p, x, **kw: [x, x], fan[2]), (lambda key, ss: (ss[0], ()), lambda p, xs, **kw: xs[0] + xs[1], added))
+    shape, params = finite.init_fn(0, (2, 5))
+    assert shape == (2, 5)
+    close(finite.apply_fn(params, x1), 2*x1)
+
+
+SIZES = [stax.serial(stax.Conv(4, (3,), padding='SAME', b_std=.1), stax.Relu(), stax.GlobalAvgPool(), stax.Dense(1)),
+         stax.serial(stax.Conv(4, (3,), (2,), padding='SAME'), stax.Relu(), stax.AvgPool((2,), padding='SAME'), stax.GlobalSumPool(), stax.Dense(1)),
+         stax.serial(stax.Conv(4, (3,)), stax.LayerNorm(), stax.Erf(), stax.Conv(4, (2,), padding='CIRCULAR'), stax.GlobalAvgPool())]
+
+
+@pytest.mark.parametrize('net', SIZES, ids=['same', 'strided', 'circular'])
+def test_batches_of_different_sizes(net):
+    "The kernel is the mean over channels of the products of finite networks' outputs; a network that is wide enough is near it"
+    x1, x2 = random.normal(random.key(1), (2, 5, 3)), random.normal(random.key(2), (3, 7, 3))
+    k, other = net.kernel_fn(x1, x2, ('nngp', 'ntk')), net.kernel_fn(x2, x1, ('nngp', 'ntk'))
+    close(tuple(k), (other.nngp.T, other.ntk.T))
+    wide = jax.tree.map(lambda l: dc.replace(l, out_chan=64) if isinstance(l, stax.Conv) else l, net, is_leaf=lambda l: isinstance(l, stax.Conv))
+    def outputs(key):
+        params = wide.init_fn(key, (1, 5, 3))[1]
+        y1, y2 = (wide.apply_fn(params, x) for x in (x1, x2))
+        return y1@y2.T/y1.shape[1]
+    mc(jax.jit(jax.vmap(outputs))(random.split(random.key(4, impl='rbg'), 400)), k.nngp, 5) # a bias of order 1/64 besides
+
+
+def test_graphs_of_different_sizes_are_those_with_hidden_vertices():
+    x1, x2 = random.normal(random.key(1), (2, 5, 3)), random.normal(random.key(2), (3, 7, 3))
+    p1, p2 = (random.uniform(random.key(n), (len(x), x.shape[1], x.shape[1])) for n, x in enumerate((x1, x2)))
+    net = stax.serial(stax.Dense(4), stax.Aggregate(), stax.Relu(), stax.Dense(4), stax.Aggregate(), stax.GlobalAvgPool(), stax.Dense(1))
+    y1, q1 = jnp.pad(x1, ((0, 0), (0, 2), (0, 0)), constant_values=HIDDEN), jnp.pad(p1, ((0, 0), (0, 2), (0, 2)))
+    close(net.kernel_fn(x1, x2, 'ntk', pattern=(p1, p2)), net.kernel_fn(y1, x2, 'ntk', pattern=(q1, p2), mask_constant=HIDDEN))
+
+
+def test_flattened_sizes_must_agree():
+    with pytest.raises(ValueError, match='does not fit'): stax.serial(stax.Conv(4, (3,)), stax.Flatten()).kernel_fn(jnp.ones((2, 5, 3)), jnp.ones((2, 7, 3)))
+
+
+def test_equal_positions_are_pooled_as_uncorrelated_ones():
+    "As they are behind ConvLocal; a network that mixes positions after a shared convolution needs all pairs"
+    x = random.normal(random.key(3), (2, 4, 5, 3))
+    local = stax.serial(stax.Conv(4, (3, 3)), stax.Relu(), stax.ConvLocal(4, (1, 2)))
+    equal, every = (local.kernel_fn(x, diagonal_spatial=d) for d in (True, False))
+    close(stax.GlobalAvgPool().kernel_fn(equal, None, 'ntk'), stax.GlobalAvgPool().kernel_fn(every, None, 'ntk'))
+    close(stax.AvgPool((2, 1)).kernel_fn(equal, None, 'ntk', diagonal_spatial=True), (equal.ntk[:, :, :1] + equal.ntk[:, :, 1:])/4)
+    with pytest.raises(ValueError, match='impossible'): stax.serial(stax.Conv(4, (3, 3)), stax.GlobalAvgPool()).kernel_fn(x, diagonal_spatial=True)
+
+
+def test_errors_say_where_a_layer_stands():
+    inner = stax.serial(stax.Dense(3), stax.Relu(), stax.Relu())
+    net = stax.serial(stax.Dense(4), stax.FanOut(2), stax.parallel(stax.Dense(3), inner), stax.FanInSum())
+    with pytest.raises(ValueError, match=r'^net\[2\]\[1\]\[2\]: Relu'): net.kernel_fn(jnp.ones((2, 3)))
+    wrong = stax.serial(stax.Dense(4), stax.serial(stax.Identity(), stax.Conv(3, (2, 2))))
+    for f in (lambda: wrong.init_fn(0, (2, 3)), lambda: wrong.kernel_fn(jnp.ones((2, 3)))):
+        with pytest.raises(ValueError, match=r'^net\[1\]\[1\]: Conv'): f()
+
+
+def test_former_ways_to_call():
+    x = jnp.ones((2, 3))
+    two = stax.serial(stax.parallel(stax.Dense(4), stax.Dense(4)), stax.FanInSum())
+    want = two.kernel_fn([x, x], None, 'ntk')
+    close(two.kernel_fn([x, x], (None, None), 'ntk'), want)
+    close(two.kernel_fn(x1_or_kernel=[x, x], get='ntk'), want)
+    close(nt.batch(two.kernel_fn, 1)([x, x], [None, None], 'ntk'), want)
+    nngp, ntk = stax.Dense(4).kernel_fn(x, x)
+    close((nngp, ntk), (x@x.T/3,)*2)
+    for call, now in ((lambda: nt.predict.gradient_descent_mse(ntk_train_train=ntk, y_train=x), 'k_train_train'), (lambda: nt.predict.max_learning_rate(ntk, num_outputs=1), 'y_train_size')):
+        with pytest.raises(TypeError, match=now): call()
+    assert all(hasattr(stax, n) for n in ('InternalLayer', 'InitFn', 'KernelFn', 'NTTree'))

@@ -27,6 +27,35 @@ REMARKS = [
     ('from neural_tangents import predict\npredict.gradient_descent_mse(k, y, g_td=k2)', 'k_test_train'), ('from neural_tangents import predict as p\np.momentum(k)', 'learning_rate, momentum'),
     ('import neural_tangents as nt\nnt.predict.gp_inference(k, x_train=x, y_train=y, x_test=t, get="ntk")', 'kernel_fn(x_train')]
 
+JAX = [ # what JAX removed
+    ('from jax.config import config', 'from jax import config'), ('from jax.experimental import optimizers', 'from jax.example_libraries import optimizers'),
+    ('import jax.experimental.stax as s', 'import jax.example_libraries.stax as s'), ('from jax.experimental.optimizers import adam', 'from jax.example_libraries.optimizers import adam'),
+    ('from jax.api import jit, grad', 'from jax import jit, grad'), ('import jax\njax.tree_map(f, jax.tree_leaves(x))', 'import jax\njax.tree.map(f, jax.tree.leaves(x))'),
+    ('from jax.tree_util import tree_multimap', 'from jax.tree import map as tree_multimap'), ('from jax.lib import xla_bridge\nxla_bridge.get_backend()', 'from jax.extend import backend as xla_bridge\nxla_bridge.get_backend()'),
+    ('import jax\njax.ops.index_add(jax.ops.index_update(x + 1, jax.ops.index[1:, 0], y), i, 2)', 'import jax\n(x + 1).at[1:, 0].set(y).at[i].add(2)'),
+    ('from jax import random\nrandom.shuffle(key, x)', 'from jax import random\nrandom.permutation(key, x, independent=True)'),
+    ('from jax.scipy.linalg import solve\nsolve(a, b, sym_pos=True)', "from jax.scipy.linalg import solve\nsolve(a, b, assume_a='pos')"),
+    ('import jax.scipy as sp\nsp.linalg.solve(a, b, sym_pos=False)', 'import jax.scipy as sp\nsp.linalg.solve(a, b)'),
+    ('import jax\nf: jax.interpreters.xla.DeviceArray', 'import jax\nf: jax.Array'), ('from jax.interpreters.xla import DeviceArray', 'from jax import Array as DeviceArray'),
+    ('import jax.numpy as np\nnp.product(x)', 'import jax.numpy as np\nnp.prod(x)'),
+    ('from neural_tangents._src.stax.requirements import layer, Bool', 'from neural_tangents_nb.stax import layer, Bool'),
+    ('from neural_tangents._src.utils.kernel import Kernel', 'from neural_tangents_nb import Kernel'),
+    ('from neural_tangents._src.utils.typing import InternalLayer', 'from neural_tangents_nb.stax import InternalLayer'),
+    ('import neural_tangents as nt\nnt._src.stax.linear.Dense(3)', 'import neural_tangents_nb as nt\nnt.stax.Dense(3)')]
+UNKNOWN = [
+    ('from neural_tangents.stax import NoSuchLayer', 'NoSuchLayer'), ('from neural_tangents._src.utils import rules', 'internal'), ('from neural_tangents import stax as s\ns.NoSuchLayer(3)', 'NoSuchLayer'),
+    ('from neural_tangents import stax\nstax.Dense(3, width=4)', '`Dense` takes no `width`, only out_dim'), ('import jax\njax.no_such_name(3)', 'no_such_name'), ('from jax.ops import index_update', 'index_update'),
+    ('import jax.scipy as sp\nsp.linalg.solve(a, b, sym_pos=known)', 'assume_a'), ('import neural_tangents as nt\nnt.predict.max_learning_rate(k, num_outputs=3)', 'num_outputs'),
+    ('from neural_tangents import stax\nk = kernel_fn(x, None, "nngp").transpose((0, 1, 4, 5, 2, 3))', 'order of the inputs'), ('import neural_tangents, numpy\nnumpy.moveaxis(k.ntk, 2, 4)', 'order of the inputs')]
+
+@pytest.mark.parametrize('old, new', JAX)
+def test_what_jax_removed_is_rewritten(old, new):
+    assert migrated(old) == (new, []) and migrated(new) == (new, [])
+    compile(new, 'new', 'exec')
+
+@pytest.mark.parametrize('source, said', UNKNOWN)
+def test_nothing_unknown_passes_in_silence(source, said): assert any(said in r.text for r in migrated(source)[1])
+
 @pytest.mark.parametrize('source', SAME)
 def test_other_code_is_left_alone(source): assert migrated(source) == (source, [])
 
