@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AttentionMechanism', 'PositionalEmbedding', 'choice', 'attend', 'visible_keys', 'position_covariance', 'tokens',
-           'Attention', 'GlobalSelfAttention', 'averaged']
+           'Attention', 'GlobalSelfAttention']
 
 # %% ../nbs/08_attention.ipynb #9ddd92ab
 import dataclasses as dc, enum, math
@@ -14,7 +14,7 @@ from .core import struct, static
 from .kernel import (
     both_hidden, diagonals, hidden, join, reads_covariances, to_front)
 from .layer import Layer, channels_masked
-from .norm import two_sided
+from .norm import congruence, two_sided
 
 # %% ../nbs/08_attention.ipynb #ae568314
 class AttentionMechanism(enum.Enum):
@@ -66,7 +66,8 @@ def position_covariance(
     "Covariance of a positional embedding over position pairs, interleaved `(H, H, W, W)`"
     distance = jnp.zeros((1,)*(2*len(positions)), dtype)
     for i, n in enumerate(positions):
-        d = jnp.abs(jnp.arange(n)[:, None] - jnp.arange(n)).astype(dtype)**p
+        at = jnp.arange(n, dtype=dtype)
+        d = jnp.abs(at[:, None] - at[None])**p
         distance += d.reshape((1,)*2*i + (n, n) + (1,)*2*(len(positions) - i - 1))
     return (distance == 0).astype(dtype) if decay is None else decay(distance)
 
@@ -198,9 +199,9 @@ class GlobalSelfAttention(Attention):
         "The covariance of values that are averaged by fixed weights"
         z = self.embed(k)
         A, B = self.own_attention(z)
-        own = lambda k, A: lambda a: averaged(a, k.covs, A, A)
-        blocks = lambda k: k.each(lambda a: averaged(a, 2, A, B), own(k, A), own(k, B))
-        return (z if self.val_pos_emb else k).by_group(blocks), 2
+        by = lambda A: lambda y: jnp.matmul(
+            A, y.reshape(len(y), len(A[0]), -1), precision=lax.Precision.HIGHEST).reshape(y.shape)
+        return congruence(z if self.val_pos_emb else k, by(A), by(B)), 2
     def kernel(self, k):
         attention = self.linear_kernel if self.linear_scaling else self.sqrt_kernel
         attended, n_weights = attention(k.replace(groups=()))
@@ -223,18 +224,3 @@ class GlobalSelfAttention(Attention):
         weighted = lambda nb: lambda ks: c*ks[0]*self.total(ks[0]*ks[1], nb)
         y = join([z, z if self.val_pos_emb else k], weighted(2), weighted(k.covs))
         return y, 4
-
-# %% ../nbs/08_attention.ipynb #0b393786
-def averaged(a, nb, A, B):
-    "A block `a` with `nb` batch axes, `A K B^T` for matrices `(n, S, S)` over all positions"
-    rows, cols = (tuple(range(i, a.ndim, 2)) for i in (nb, nb + 1))
-    apart = (*range(nb), *rows, *cols)
-    flat = tokens(a, nb)
-    sums = 'ipq,ijqr,jsr->ijps' if nb == 2 else 'ipq,iqr,isr->ips'
-    y = jnp.einsum(sums, A, flat, B, precision=lax.Precision.HIGHEST)
-    return y.reshape([a.shape[i] for i in apart]).transpose(np.argsort(apart))
-
-
-
-
-

@@ -10,6 +10,7 @@ import enum, math
 from typing import Callable
 import jax, numpy as np
 from jax import lax, numpy as jnp
+from .attention import choice
 from .core import struct, static
 from .kernel import reads_covariances, sizes_of, to_front
 from .layer import Layer, is_pair, known_equal
@@ -90,10 +91,8 @@ class Aggregate(Layer):
     to_dense: Callable = static(_unchanged) # Makes a dense pattern of what is given
     implementation: str = static(AggregateImplementation.DENSE) # 'DENSE' or 'SPARSE'
     def __post_init__(self):
-        names = [e.value for e in AggregateImplementation]
-        if self.implementation not in (*AggregateImplementation, *names): raise ValueError(
-            f'`implementation` must be one of {names}, got {self.implementation!r}')
-        object.__setattr__(self, 'implementation', AggregateImplementation(self.implementation))
+        implementation = choice(AggregateImplementation, self.implementation, 'implementation')
+        object.__setattr__(self, 'implementation', implementation)
         if isinstance(self.aggregate_axis, list):
             object.__setattr__(self, 'aggregate_axis', tuple(self.aggregate_axis))
     def need(self, want): return reads_covariances(want)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ERRORS', 'named', 'Axes', 'Smoothness', 'Method', 'at', 'Layer', 'Inputs', 'layout_of', 'check_state', 'Step',
-           'Sequence', 'pick', 'entrance', 'numeric', 'is_pair', 'known_equal', 'alike_pairs', 'Asked', 'states_in',
+           'Sequence', 'states_in', 'pick', 'entrance', 'numeric', 'is_pair', 'known_equal', 'alike_pairs', 'Asked',
            'infinite', 'check_smooth', 'parameterization', 'check_weights', 'Affine', 'exact_squares',
            'channels_masked', 'Dense', 'Container', 'Serial', 'Triple', 'Foreign', 'as_layer', 'serial', 'rows_of',
            'brief_shape', 'Text', 'summary']
@@ -292,6 +292,8 @@ class Sequence:
         return k if self.steps else tree_map(lambda k: k.narrow(self.want), k)
 
 # %% ../nbs/02_layer.ipynb #7665dd5a
+def states_in(x1): return [k for k in tree_leaves(x1) if isinstance(k, Kernel)]
+
 def _quantity(k, name):
     if name not in QUANTITIES: raise KeyError(
         f'unknown kernel quantity {name!r} in `get`; choose from {list(QUANTITIES)}')
@@ -366,8 +368,6 @@ class Asked:
                 f'`{name}=True` is impossible: the network mixes {what} and needs all pairs; '
                 'leave it None')
 
-def states_in(x1): return [k for k in tree_leaves(x1) if isinstance(k, Kernel)]
-
 def infinite(net, x1, x2, mask_constant, extras, asked):
     "Kernels of `net` from inputs or kernel states"
     states = states_in(x1)
@@ -390,7 +390,7 @@ _compiled = jax.jit(infinite, static_argnums=5)
 def _levels(x):
     "What is known of `x`, and the derivatives that are being taken in it"
     taken = set()
-    while hasattr(x, 'primal'): taken, x = taken | {x._trace.tag}, x.primal
+    while hasattr(x, 'primal'): taken, x = taken | {id(x._trace.tag)}, x.primal
     return x, taken
 
 def check_smooth(net, names, x1, x2, axes):

@@ -239,7 +239,7 @@ class Tiles:
             (a, vs1), (b, vs2) = cut(0, i), cut(1, j)
             state = dc.replace(k, x1=a, x2=b).lift(self.need)
             at = jnp.arange(self.tile[0])
-            if k.x2 is None: state = state.replace(same_example=(i + at)[:, None] == j + at)
+            if k.x2 is None: state = state.replace(same_example=(i + at)[:, None] == (j + at)[None])
             for p, v1, v2 in zip(self.programs, vs1, vs2):
                 state = with_variances(p.run(state), v1, v2)
             return pick(self.programs[-1].run(state), self.get)

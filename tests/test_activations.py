@@ -91,3 +91,16 @@ def test_two_slopes(a, b):
     assert f(jnp.arange(-1, 2)).dtype == jnp.result_type(float) and f(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
     slopes = jax.grad(lambda act, v: act.fn(v))(A.ABRelu(a, b), -2.)
     assert (slopes.a, slopes.b) == (-2, 0)
+
+
+def test_a_derivative_that_does_not_exist_is_refused():
+    "The mixed second derivative of the NTK of a ReLU network at equal inputs, by all ways to ask for it; but not what exists"
+    relu, erf = (serial(Dense(1), act, Dense(1)) for act in (A.Relu(), A.Erf()))
+    x = jnp.array([[1., 2., -.5]])
+    f = lambda net, get: lambda a, b: net.kernel_fn(a, b, get).sum()
+    for mixed in (lambda f: jax.jacfwd(jax.grad(f, 0), 1), lambda f: jax.jacrev(jax.jacfwd(f, 1), 0), lambda f: jax.hessian(f, (0, 1))):
+        with pytest.raises(ValueError, match='0 times'): mixed(f(relu, 'ntk'))(x, x + 0)
+    assert jnp.isfinite(jax.jacfwd(jax.grad(f(relu, 'ntk'), 0), 1)(x, x + 1)).all()
+    exact = 2/3*np.eye(3) # the NTK with itself is the squared length over 3
+    np.testing.assert_allclose(jax.hessian(lambda x: relu.kernel_fn(x, None, 'ntk').sum())(x).reshape(3, 3), exact, atol=1e-12)
+    assert jnp.isfinite(jax.jacfwd(jax.grad(f(erf, 'ntk'), 0), 1)(x, x + 0)).all()

@@ -4,7 +4,7 @@ import pytest
 
 from conftest import some
 from neural_tangents_nb import stax
-from neural_tangents_nb.laws import check
+from neural_tangents_nb.laws import Bench, check, slopes
 
 PER_POSITION = ('shortened',)           # the layer has weights, or a meaning, for each position: no shorter input compares
 SENTENCE, IMAGE, VECTOR = (2, 4, 3), (2, 2, 3, 2), (2, 5)
@@ -70,3 +70,6 @@ def test_nonlinear(name): check(*NONLINEAR[name], **few)
 def test_attention(name):
     layer, skip = ATTENTION[name]
     check(layer, (2, 2 if skip else 3, 3), skip, width=64, samples=40, chunk=20)
+
+
+def test_slopes_of_a_dual_that_holds_for_unit_variances(): slopes(Bench(stax.Hermite(3), VECTOR))

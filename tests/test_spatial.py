@@ -4,10 +4,12 @@ from pathlib import Path
 import jax, numpy as np, pytest
 from jax import lax, numpy as jnp, random
 from reference import cases
-from neural_tangents_nb import activations, combinators, conv, layer, spatial
+from neural_tangents_nb import activations, attention, combinators, conv, layer, norm, spatial
 from neural_tangents_nb.core import error, test_close as close
 from neural_tangents_nb.kernel import ALL, EQUAL, Need, Slice, lift
+from neural_tangents_nb.combinators import FanInConcat, FanInProd, FanOut, parallel, repeat
 from neural_tangents_nb.conv import Conv, ConvLocal, ConvTranspose
+from neural_tangents_nb.graph import Aggregate
 from neural_tangents_nb.inputs import unmask_fn
 from neural_tangents_nb.layer import Dense, serial
 from neural_tangents_nb.spatial import *
@@ -110,3 +112,30 @@ def test_errors_say_what_to_do():
                         ('ntk', lambda: Conv(1, (2, 2), parameterization='NTP')), ('SAME', lambda: Conv(1, (2, 2), padding='valid')),
                         ('two Ellipses', lambda: Index(Slice[..., 0, ...])), ('channel axis', lambda: ImageResize((-1, 2, 2, 5), 'linear'))):
         with pytest.raises((ValueError, NotImplementedError), match=words): make()
+
+IMAGE, WORDS = (3, 6, 5, 2), (3, 4, 2)
+LAYERS = dict(
+    avgpool=(IMAGE, AvgPool((3, 2), (2, 1), 'SAME', normalize_edges=True)), sumpool=(IMAGE, SumPool((2, 2))), mean=(IMAGE, GlobalAvgPool()),
+    flatten=(IMAGE, Flatten()), resize=(IMAGE, ImageResize((-1, 4, 8, -1), 'linear')), index=(IMAGE, Index(Slice[:, 1:, 2])),
+    dot=(IMAGE, DotGeneral(rhs=np.ones((6, 4)), dimension_numbers=(((1,), (0,)), ((), ())))), conv=(IMAGE, Conv(2, (3, 3), padding='SAME', b_std=.1)),
+    local=(IMAGE, serial(ConvLocal(2, (3, 3), padding='SAME', b_std=.1), AvgPool((2, 2)))), transposed=(IMAGE, ConvTranspose(2, (2, 2), (2, 2))),
+    large=((3, 20, 20, 2), serial(Conv(2, (3, 3), padding='SAME'), activations.Erf(), Conv(2, (3, 3), padding='SAME'), GlobalAvgPool())),
+    layernorm=(WORDS, norm.LayerNorm((1, 2))), batchnorm=(WORDS, norm.BatchNorm(min_entries=2)), dropout=(WORDS, serial(activations.Erf(), norm.Dropout(.5))),
+    attention=(WORDS, attention.GlobalSelfAttention(2, 2, 2, 2, b_std=.1, pos_emb_type='SUM', pos_emb_decay_fn=lambda d: jnp.exp(-d))),
+    series=(WORDS, activations.Tanh()), quadrature=(WORDS, activations.ElementwiseNumerical(jnp.tanh, 5)), elu=(WORDS, activations.Elu()),
+    product=(WORDS, serial(FanOut(2), parallel(Dense(2), Dense(2)), FanInProd())), joined=(WORDS, serial(FanOut(2), parallel(Dense(2), Dense(2)), FanInConcat(1))),
+    repeated=(WORDS, repeat(serial(activations.Relu(), Dense(2)), 3)), graph=(WORDS, Aggregate()), edges=(WORDS, Aggregate(implementation='SPARSE')))
+
+@pytest.mark.parametrize('masks', [False, True])
+@pytest.mark.parametrize('name', LAYERS)
+def test_nothing_is_broadcast_in_silence(name, masks):
+    "As users may ask of JAX; what is traced need not be computed"
+    shape, layer = LAYERS[name]
+    net, x, x2 = serial(Dense(2), layer), jnp.ones(shape), jnp.ones((2, *shape[1:]))
+    options = dict(mask_constant=5.) if masks else {}
+    graph = lambda n: dict(pattern=np.zeros((n, 7, 2), int) if name == 'edges' else np.ones((n, 4, 4))) if name in ('graph', 'edges') else {}
+    both = dict(pattern=(graph(3)['pattern'], graph(2)['pattern'])) if graph(3) else {}
+    with jax.numpy_rank_promotion('raise'):
+        jax.eval_shape(lambda x: net.kernel_fn(x, None, ('nngp', 'ntk'), **graph(3), **options), x)
+        jax.eval_shape(lambda x, y: net.kernel_fn(x, y, ('nngp', 'ntk'), **both, **options), x, x2)
+        jax.eval_shape(lambda x: net.apply_fn(net.init_fn(0, shape)[1], x, rng=random.key(0), **graph(3), **options), x)
