@@ -220,7 +220,8 @@ def compiled(f, of=None):
         except _LOOKS as e: why = str(e).split('\n')[0]
         out = f(*args, **kwargs)
         eager.append(why)
-        warnings.warn(f'`{getattr(of or f, "__qualname__", of)}` runs operation by operation: {why}', stacklevel=2)
+        name = getattr(of or f, '__qualname__', of)
+        warnings.warn(f'`{name}` runs operation by operation: {why}', stacklevel=2)
         return out
     return call
 
