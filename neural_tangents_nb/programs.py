@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CALLS', 'run', 'bind', 'inside', 'body', 'flatten', 'program', 'contains', 'inexact', 'meets', 'enter', 'Work',
-           'size_in_bytes', 'tally', 'work_of', 'unshared', 'hashable', 'compiled', 'remembered']
+           'size_in_bytes', 'tally', 'work_of', 'unshared', 'compiled', 'remembered']
 
 # %% ../nbs/00d_programs.ipynb #3828496a
 import dataclasses as dc, functools as ft, math, warnings
@@ -193,7 +193,7 @@ def unshared(tree):
     "`tree`, its arrays as a whole where several devices share them"
     return jax.tree.map(_whole, tree)
 
-def hashable(*args):
+def _hashable(*args):
     try: return hash(args) is not None
     except TypeError: return False
 
@@ -215,16 +215,17 @@ def compiled(f, of=None):
         # with their types: 1 and True are equal, but make different programs
         rest = tuple((None, None) if _is_array(l) else (type(l), l) for l in leaves)
         inner = any(isinstance(a, jax.core.Tracer) for a in arrays)
-        if eager or inner or not hashable(treedef, rest): return f(*args, **kwargs)
+        if eager or inner or not _hashable(treedef, rest): return f(*args, **kwargs)
         try: return read(treedef, rest, arrays)
         except _LOOKS as e: why = str(e).split('\n')[0]
         out = f(*args, **kwargs)
         eager.append(why)
-        warnings.warn(f'`{getattr(of or f, "__qualname__", of)}` runs operation by operation: {why}', stacklevel=2)
+        name = getattr(of or f, '__qualname__', of)
+        warnings.warn(f'`{name}` runs operation by operation: {why}', stacklevel=2)
         return out
     return call
 
 def remembered(make):
     "`make(*args)`, the same result for equal arguments where these can be compared"
     known = ft.lru_cache(maxsize=64, typed=True)(make)
-    return lambda *args: (known if hashable(*args) else make)(*args)
+    return lambda *args: (known if _hashable(*args) else make)(*args)
