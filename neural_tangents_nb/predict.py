@@ -89,7 +89,7 @@ def _pivots(f, tol):
 
 def _growth(l, s):
     r"$\varphi_s(l)$ of `(n,)` eigenvalues at `(T,)` times, scaled to 1, in NumPy's float64"
-    lost, l, s = np.asarray(rank(l)) == 0, np.maximum(l, 0).astype(float), s.astype(float)[:, None]
+    lost, l, s = rank(l) == 0, np.maximum(l, 0).astype(float), s.astype(float)[:, None]
     with np.errstate(divide='ignore', invalid='ignore'): f = np.where(l > 0, -np.expm1(-l*s)/l, s)
     f = np.where(np.isinf(s) & lost, 0, f)
     top = f.max(0)
@@ -113,10 +113,11 @@ def _combined(c, d, k_tt):
 
 def moments_at_many(solver, s, y, th_td, k_td, k_dd, k_tt):
     "`moments` with covariances computed at few of the times, all numbers, and combined for others"
-    few, c = spanning(np.asarray(solver.l), np.asarray(s).ravel())
+    times, none = np.asarray(s).ravel(), np.zeros(k_tt.shape, k_tt.dtype)
+    few, c = spanning(np.asarray(solver.l), times)
     mean = moments(solver, s, y, th_td)[0]
-    d = moments(solver, s.ravel()[few], y, th_td, k_td, k_dd, jnp.zeros_like(k_tt))[1]
-    return mean, _combined(jnp.asarray(c.reshape(*s.shape, -1), d.dtype), d, k_tt)
+    d = moments(solver, times[few], y, th_td, k_td, k_dd, none)[1]
+    return mean, _combined(c.reshape(*s.shape, -1).astype(d.dtype), d, k_tt)
 
 # %% ../nbs/16_predict.ipynb #4505c2e7
 class Gaussian(NamedTuple):
@@ -688,7 +689,7 @@ def checkpointed(going, body, now, most):
     k = math.isqrt(most - 1) + 1
     def taken(go):
         maybe = lambda now, _: (jax.lax.cond(going(now), go, lambda now: now, now), None)
-        return jax.checkpoint(maybe)
+        return jax.checkpoint(maybe, prevent_cse=False) # `scan` shares nothing between steps
     row = taken(lambda now: jax.lax.scan(taken(body), now, length=k)[0])
     return jax.lax.scan(row, now, length=k)[0]
 
@@ -851,8 +852,12 @@ def log_marginal_likelihood(
 ) -> 'Float[jax.Array, ""]':
     r"$\log p(y)$ of the targets under the Gaussian process, summed over outputs"
     train = Train(y_train, k_train_train, diag_reg, diag_reg_absolute_scale, trace_axes, 'auto')
-    solver, y = train.solver('nngp'), train.y
-    return -((y*solver.solve(y)).sum() + y.shape[1]*solver.logdet() + y.size*jnp.log(2*jnp.pi))/2
+    solver = train.solver('nngp')
+    return _log_density(train.y, solver.solve(train.y), solver.logdet())
+
+@jax.jit
+def _log_density(y, weights, logdet):
+    return -((y*weights).sum() + y.shape[1]*logdet + y.size*jnp.log(2*jnp.pi))/2
 
 # %% ../nbs/16_predict.ipynb #78c6fb58
 @precise

@@ -179,6 +179,7 @@ class Cholesky(Solver):
         if t is not None: return Solver.form(self, t, b, diag)
         h = self.root(b) # half as many steps as a solve
         return (h*h).sum(0) if diag else h.T@h
+    @jax.jit
     def logdet(self): return 2*jnp.log(jnp.diagonal(self.u)).sum()
 
 # %% ../nbs/15_solvers.ipynb #66b84710
@@ -202,7 +203,8 @@ def _divided(l, t):
 
 def rank(l):
     "Eigenvalues with those below the rounding error of the largest set to zero"
-    return jnp.where(l > 10*jnp.finfo(l.dtype).eps*l.max(-1, keepdims=True), l, 0)
+    xp = np if isinstance(l, np.ndarray) else jnp
+    return xp.where(l > 10*jnp.finfo(l.dtype).eps*l.max(-1, keepdims=True), l, 0)
 
 # %% ../nbs/15_solvers.ipynb #18049234
 @jax.custom_jvp

@@ -325,6 +325,21 @@ def test_float32(problem):
         for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(want)): close(a, b, rtol=1e-4, dtype=False)
 
 
+# ---------------------------------------------------------------- programs
+def test_a_hundred_times_are_few_programs(problem, caplog):
+    "Two products, the posterior twice and what combines it; and training for ever, of numbers, takes none"
+    f = ensemble(problem, diag_reg=1e-3)
+    f(1., problem.xt, 'ntk', True)
+    compiled = lambda: [m for m in caplog.messages if m.startswith('Finished XLA compilation') and 'stage' not in m]
+    with jax.log_compiles(): f(np.geomspace(.1, 1e3, 97), problem.xt, 'ntk', True)
+    assert 0 < len(compiled()) <= 5
+    caplog.clear()
+    k, td, tt = (problem.k(a, b, ('nngp', 'ntk')) for a, b in ((problem.x, None), (problem.xt, problem.x), (problem.xt, None)))
+    caplog.clear()
+    with jax.log_compiles(): predict.gp_inference(k, problem.y, 1e-3)(None, td, tt)
+    assert not compiled()
+
+
 # ---------------------------------------------------------------- any loss
 def soft(f, y): return -(jax.nn.log_softmax(f)*y).mean()
 
