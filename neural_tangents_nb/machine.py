@@ -14,7 +14,8 @@ from math import ceil, isqrt, prod
 import jax, numpy as np
 from jax import lax, numpy as jnp
 from jax.experimental import multihost_utils
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import (
+    AxisType, NamedSharding, PartitionSpec as P, SingleDeviceSharding, reshard)
 
 # %% ../nbs/00b_machine.ipynb #eafbf81d
 _within = ContextVar('within', default=False)
@@ -114,7 +115,8 @@ def tiled(
     at = np.array(places(shape, tile, mirror is not None)).T
     f = jax.jit(f) # traced once, for the shapes and for the loop
     like = jax.eval_shape(f, *at[:, 0])
-    out = jax.tree.map(lambda a: lax.empty(shape + a.shape[2:], a.dtype), like)
+    out = jax.tree.map(lambda a: lax.empty(shape + a.shape[2:], a.dtype, out_sharding=a.sharding),
+                       like)
     return lax.scan(step, out, tuple(at))[0]
 
 # %% ../nbs/00b_machine.ipynb #fc05fbc9
@@ -125,11 +127,15 @@ def gathered(tree):
     return jax.tree.map(one, tree)
 
 def unshared(tree):
-    "`tree` with NumPy's arrays in place of those that are shared out along axes of devices"
-    def shared(a): # an array on one device can have axes in its type as well
-        known = isinstance(a, jax.Array) and not isinstance(a, jax.core.Tracer)
-        return known and not isinstance(a.sharding, SingleDeviceSharding)
-    return jax.tree.map(lambda a: gathered(a) if shared(a) else a, tree)
+    "`tree` with arrays that devices share gathered; under `jit` with a copy of these on each"
+    def one(a):
+        if not isinstance(a, jax.Array): return a
+        if not isinstance(a, jax.core.Tracer):
+            return a if isinstance(a.sharding, SingleDeviceSharding) else gathered(a)
+        mesh = jax.typeof(a).sharding.mesh # of a tracer the type is known, the value is not
+        typed = AxisType.Explicit in mesh.axis_types
+        return reshard(a, NamedSharding(mesh, P())) if typed else a
+    return jax.tree.map(one, tree)
 
 # %% ../nbs/00b_machine.ipynb #73e83be3
 def paired_dot(

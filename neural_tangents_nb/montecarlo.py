@@ -126,8 +126,9 @@ def _estimates(advance, run, counts, rel_error):
                       f'after {n} samples; raise `n_samples`.', stacklevel=4)
 
 # %% ../nbs/14a_montecarlo.ipynb #d936ffc0
-def mesh_for(rows, devices):
-    "As many of `devices` as can share `rows` evenly; None for one"
+def mesh_for(rows, device_count):
+    "As many of `device_count` devices (-1: all) as can share `rows` evenly; None for one"
+    devices = jax.local_devices()[:None if device_count == -1 else device_count]
     count = max((d for d in range(1, len(devices) + 1) if rows and rows % d == 0), default=1)
     return None if count == 1 else Mesh(np.array(devices[:count]), ('rows',))
 
@@ -181,7 +182,6 @@ def monte_carlo_kernel_fn(
     counts, many = sample_counts(n_samples)
     check_batching(apply_fn, batch_size, device_count)
     _check_blocks(batch_size, trace_axes, diagonal_axes)
-    devices = jax.local_devices()[:None if device_count == -1 else device_count]
     host = None if store_on_device else jax.devices('cpu')[0]
     fns = dict(nngp=empirical_nngp_fn(apply_fn, trace_axes, diagonal_axes),
                ntk=empirical_ntk_fn(apply_fn, trace_axes, diagonal_axes, vmap_axes, implementation))
@@ -193,7 +193,7 @@ def monte_carlo_kernel_fn(
         alone = x2 is x1 or not jax.tree.leaves(x2)
         x1, x2 = inputs(x1, 'x1', masked), None if alone else inputs(x2, 'x2', masked)
         data, first, rows = (x1, x2, arrays), key, even(n_rows(x1, 'x1'), batch_size)
-        mesh = None if traced(data, key) else mesh_for(rows, devices)
+        mesh = None if traced(data, key) else mesh_for(rows, device_count)
         if mesh is not None: data, first = everywhere(mesh, (data, first))
         step = lambda count, run: advance(names, rest, mesh, count, run, data)
         stream = _estimates(step, first, counts, rel_error)

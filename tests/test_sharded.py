@@ -72,9 +72,11 @@ def doors():
     "Functions of one array in which every function that takes inputs is called"
     net = stax.serial(stax.Dense(8, 1.5, .1), stax.Relu(), stax.Dense(1))
     k, params = net.kernel_fn, net.init_fn(KEY, X.shape)[1]
+    ntk = lambda x: k(x, None, 'ntk')
     mc = nt.monte_carlo_kernel_fn(net.init_fn, net.apply_fn, KEY, 2)
     return dict(
         kernel=lambda x: (k(x, None, BOTH), k(x, Z, 'ntk'), k(Z, x, 'ntk'), k(x).ntk, k(x, None, 'ntk', mask_constant=3.)),
+        jitted=lambda x: [np.asarray(jax.jit(f)(x)) for f in (ntk, jax.grad(lambda x: ntk(x).sum()), lambda x: nt.batch(k, 3, 0)(x, Z, 'ntk'))],
         batch=lambda x: [nt.batch(k, *how)(*xs, 'ntk') for how in ((3,), (3, 0), (0, -1, False)) for xs in ((x, None), (x, Z[:5]), (Z, x))],
         states=lambda x: nt.batch(k, 3)(x).ntk, auto=lambda x: nt.batch(k, 'auto')(x, None, 'ntk'),
         each_example=lambda x: nt.batch(weighted, 3, 0)(X, None, 'ntk', weights=(x, x)),
