@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'FOREIGN', 'QUANTITY', 'DATE', 'STANDARD', 'EXAMPLE', 'Trouble', 'must', 'Table', 'sniffed', 'text_of',
-           'parsed', 'check_header', 'pointed_number', 'read', 'not_there', 'complete', 'numbers', 'value', 'Names',
+           'parsed', 'check_header', 'numbers', 'pointed_number', 'read', 'not_there', 'complete', 'value', 'Names',
            'odd', 'pointed', 'meant', 'Column', 'inferred', 'inputs', 'is_class', 'targets', 'estimator', 'answers',
            'scored', 'accuracy', 'check_out', 'write', 'put', 'Parser', 'within', 'executed', 'repeated', 'parser',
            'note', 'chosen', 'listed', 'described', 'tables', 'learned', 'run', 'main']
@@ -82,6 +82,13 @@ def check_header(header: list, path):
     said = f"{', '.join(map(repr, twice))} twice or more" if any(twice) else 'one has none'
     raise Trouble(f'{path}: every column needs a name of its own; {said}')
 
+def numbers(cells):
+    "The cells as finite numbers, or None if one is not"
+    if any('_' in c for c in cells): return None # 1_2 is a number for Python alone
+    try: x = np.array([float(c) for c in cells])
+    except ValueError: return None
+    return x if (np.abs(x) < 1e150).all() else None # squares of others are none
+
 def pointed_number(cell: str) -> str:
     "A number with a decimal comma as one with a point; any other cell as it is"
     if re.fullmatch(r'[-+]?\d{1,3}(\.\d{3})+', cell): return cell.replace('.', '')
@@ -131,13 +138,6 @@ def complete(table: Table, columns):
                   'says what is a gap')
 
 # %% ../../nbs/apps/23_table.ipynb #6486154c
-def numbers(cells):
-    "The cells as finite numbers, or None if one is not"
-    if any('_' in c for c in cells): return None # 1_2 is a number for Python alone
-    try: x = np.array([float(c) for c in cells])
-    except ValueError: return None
-    return x if (np.abs(x) < 1e150).all() else None # squares of others are none
-
 def value(cell: str):
     "What a cell stands for: a number however it is written, true or false in any case, or its text"
     if numbers([cell]) is not None: return Decimal(cell) # a float has too few digits for long names
