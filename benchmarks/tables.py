@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
 from neural_tangents_nb.hyperparameters import fit_hyperparameters
-from neural_tangents_nb.sklearn import InfiniteClassifier, InfiniteRegressor, network
+from neural_tangents_nb.sklearn import InfiniteClassifier, InfiniteRegressor, distinct, network
 
 RESULTS = Path(__file__).with_name('tables.json')
 OUTER, INNER = 5, 3                         # folds
@@ -94,12 +94,19 @@ def table(name, rows=None):
     return x[at], y[at], name != 'diabetes'
 
 
+def folds(x, y, classes, n, seed):
+    "Pairs of rows to learn from and to score; equal rows are in one fold, so that none is predicted from its copy"
+    first, group = distinct(x)
+    rows = lambda sets: np.flatnonzero(np.isin(group, sets))
+    cut = (StratifiedKFold if classes else KFold)(n, shuffle=True, random_state=seed)
+    return [(rows(a), rows(b)) for a, b in cut.split(first, y[first])]
+
+
 def nested(model, grid, x, y, classes, outer=OUTER, inner=INNER):
     "Scores of the outer test sets (accuracy for classes, else R2), and what the inner folds chose for each"
-    folds = StratifiedKFold if classes else KFold
     scores, chosen = [], []
-    for train, test in folds(outer, shuffle=True, random_state=0).split(x, y):
-        search = GridSearchCV(model, grid, cv=folds(inner, shuffle=True, random_state=1), error_score='raise')
+    for train, test in folds(x, y, classes, outer, 0):
+        search = GridSearchCV(model, grid, cv=folds(x[train], y[train], classes, inner, 1), error_score='raise')
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')     # about convergence: it is the method's business
             search.fit(x[train], y[train])

@@ -15,7 +15,7 @@ except ImportError as e: raise ImportError(
     "the estimators need scikit-learn: pip install 'neural-tangents-nb[sklearn]'") from e
 
 # %% ../nbs/20_estimators.ipynb #481c6047
-import dataclasses as dc, functools as ft, hashlib, io, json, math, os, zipfile, zlib
+import dataclasses as dc, functools as ft, io, json, math, os, zipfile, zlib
 from enum import Enum
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, NamedTuple
@@ -86,8 +86,9 @@ def kernels(
         f'`x2` of shape {x2.shape} does not fit `x1` of shape {x1.shape}')
     n1, n2 = len(x1), len(x1 if x2 is None else x2)
     more = math.prod(n + -n % 128 for n in (n1, n2)) - n1*n2
-    # Rows of a table are cheap whatever the network, and need no forecast.
-    if x1.ndim <= 2 or more*pair_seconds(net, x1.shape[1:], get, double) < COMPILING:
+    # Small tables need no forecast. Of large kernels the copy costs more than a program.
+    if n1*n2 < 2**22 and (
+            x1.ndim <= 2 or more*pair_seconds(net, x1.shape[1:], get, double) < COMPILING):
         x1, x2 = padded(x1), None if x2 is None else padded(x2)
     with jax.enable_x64(double):
         k = batch(net.kernel_fn, int(batch_size), store_on_device=False)(x1, x2, get)
@@ -376,25 +377,24 @@ class Infinite(BaseEstimator):
     def _learn(self, X, y):
         "Fit inputs and targets; what was left out, of which rows, and their groups are returned"
         group, own = self._merge(X, y)
-        n, cg = len(self.x_train_), self._solver() == 'cg'
-        self.iterative_ = cg
+        n, self.solver_ = len(self.x_train_), self._solver()
+        cg = self.solver_ == 'cg'
         at = np.sort(np.random.RandomState(0).permutation(n)[:PART])
         long = not cg and (n > 2*PART or self.input_shape is not None)
         seconds = self._seconds() if long else [0]*3
         with Bar(sum(seconds), 'fit', 's', None if sum(seconds) > 5 else False) as bar:
-            ks = None if cg else self._kernels(self.x_train_)
-            if cg: part = self._kernels(self.x_train_[at])
-            else: part = ks if len(at) == n else {g: k[np.ix_(at, at)] for g, k in ks.items()}
+            ks = self._kernels(self.x_train_[at] if cg else self.x_train_)
             bar.advance(seconds[0], 'kernel')
-            if self.t is None: left, rows = self._choose(part, at, y, group, own)
-            self._ensemble = self._trained(ks)
+            if self.t is None: left, rows = self._choose(ks, at, y, group, own)
+            self._ensemble = self._trained(None if cg else ks)
             bar.advance(seconds[1], 'factor')
             if self.t is not None:
-                left, rows = leave_fold_out(ks, y, self.kind, self.t, self.noise_/own, 5, group), at
-            elif not cg and len(at) < n:
+                left = leave_fold_out(ks, y, self.kind, self.t, self.noise_/own, 5, group)
+                rows = np.arange(n)
+            elif PART < n and not cg:
                 left, rows = self._expand(self._ensemble.left_out(at), at, y, group)
             bar.advance(seconds[2], 'rows left out')
-        best = self._calibrated(left, self.noise_/own[rows], ks or part)
+        best = self._calibrated(left, self.noise_/own[rows], ks)
         self.scale_, self.noise_variance_ = best.scale, best.noise
         return left, rows, group[rows]
 
@@ -410,28 +410,27 @@ class Infinite(BaseEstimator):
         means = self.targets_[at] - left.errors
         return LeftOut(y[rows] - means[where], left.variance[where]), rows
 
-    def _choose(self, part, at, y, group, own):
+    def _choose(self, ks, at, y, group, own):
         "Choose the noise under which rows that are left out are most probable; return these"
-        levels = LEVELS if isinstance(self.noise, str) else [self.noise_]
-        fits = []
-        for r, left in zip(levels, leave_one_out(part, self.targets_[at], self.kind, levels,
-                                                 self.counts_[at])):
+        ks = {g: k if len(k) == len(at) else k[np.ix_(at, at)] for g, k in ks.items()}
+        levels, fits = LEVELS if isinstance(self.noise, str) else [self.noise_], []
+        for r, left in zip(levels, leave_one_out(
+                ks, self.targets_[at], self.kind, levels, self.counts_[at])):
             left, rows = self._expand(left, at, y, group)
-            fits.append((self._calibrated(left, r/own[rows], part).log_density, r, left, rows))
+            fits.append((self._calibrated(left, r/own[rows], ks).log_density, r, left, rows))
         _, self.noise_, *out = max(fits, key=lambda f: f[0])
         return out
 
     def _trained(self, ks=None):
         "The `Ensemble`; `ks` are the kernels of the training points, if they are known"
-        solver = self._solver()
-        if ks is None:
-            if solver != 'cg': ks = self._kernels(self.x_train_)
-            else: ks = unformed(self.net_, self.x_train_, needed(self.kind), self.batch_size)
-        noise = self.noise_/self.counts_
-        return Ensemble(ks, self.targets_, self.kind, self.t, noise, solver)
+        x, noise = self.x_train_, self.noise_/self.counts_
+        if ks is None and self.solver_ == 'cg':
+            ks = unformed(self.net_, x, needed(self.kind), self.batch_size)
+        if ks is None: ks = self._kernels(x)
+        return Ensemble(ks, self.targets_, self.kind, self.t, noise, self.solver_)
 
     def _posterior(self, X, cov, rows=1024):
-        "Means `(m, q)`; unscaled variances `(m,)` for `cov='diag'`, covariances `(m, m)` for 'full'"
+        "Means `(m, q)`; unscaled variances `(m,)` if `cov='diag'`, covariances `(m, m)` if 'full'"
         check_is_fitted(self)
         if isinstance(X, np.ma.MaskedArray): X = as_floats(X, 'X', False)
         x = self._inputs(validate_data(self, X, reset=False, dtype=np.float64))
@@ -443,7 +442,8 @@ class Infinite(BaseEstimator):
             if cov == 'diag': k_tt = variances(self.net_, x, self._double())
             return self._ensemble.predict(k_td, k_tt)
         if cov == 'full': return part(x)
-        means, var = zip(*(part(x[i:i+rows]) for i in watched(range(0, len(x), rows), 'predictions', 'blocks')))
+        blocks = watched(range(0, len(x), rows), 'predictions', 'blocks')
+        means, var = zip(*(part(x[i:i+rows]) for i in blocks))
         return np.concatenate(means), np.concatenate(var) if cov else None
 
     def __getstate__(self):
@@ -621,57 +621,43 @@ def decoded(v):
 FORMAT = 2 # raised when older versions can't read the file any more
 ARRAYS = 'x_train_', 'targets_', 'x_mean_', 'x_std_', 'counts_'
 
-def _digest(data): return hashlib.sha256(data).hexdigest()
-
-def _npy(a):
-    f = io.BytesIO()
-    np.save(f, np.ascontiguousarray(a), allow_pickle=False)
-    return f.getvalue()
-
 def _version():
     from neural_tangents_nb import __version__
     return __version__
 
-def _described(model, parts):
-    "The JSON text of a fitted model, with the digests of its arrays"
-    params, names = model.get_params(deep=False), getattr(model, 'feature_names_in_', None)
-    skip = {*ARRAYS, 'net_', 'feature_names_in_', *params}
-    plain = lambda n, v: v.tolist() if n == 'classes_' else v
-    state = {n: encoded(plain(n, v)) for n, v in vars(model).items()
-             if n not in skip and n[0] != '_'}
-    return json.dumps(dict(
-        format=FORMAT, version=_version(), estimator=type(model).__name__,
-        params={n: encoded(v) for n, v in params.items()}, state=state, net=encoded(model.net_),
-        features=None if names is None else list(names),
-        sha256={n: _digest(d) for n, d in parts.items()})).encode()
-
 def write(model, path):
     "Write a fitted model to one file"
     if os.path.isdir(path): raise IsADirectoryError(f'{os.fspath(path)} is a folder, not a file')
-    parts = {f'{n}.npy': _npy(getattr(model, n)) for n in ARRAYS}
-    text = _described(model, parts)
-    parts |= {'model.json': text, 'model.sha256': _digest(text).encode()}
+    params, names = model.get_params(deep=False), getattr(model, 'feature_names_in_', None)
+    skip = {*ARRAYS, 'net_', 'feature_names_in_', *params}
+    plain = {n: v.tolist() if n == 'classes_' else v for n, v in vars(model).items()}
+    info = dict(
+        format=FORMAT, version=_version(), estimator=type(model).__name__,
+        params={n: encoded(v) for n, v in params.items()}, net=encoded(model.net_),
+        state={n: encoded(v) for n, v in plain.items() if n not in skip and n[0] != '_'},
+        features=None if names is None else list(names))
     new = f'{os.fspath(path)}.new' # never leave half a file under the name
     with zipfile.ZipFile(new, 'w', zipfile.ZIP_DEFLATED) as z:
-        for name, data in parts.items(): z.writestr(name, data)
+        z.writestr('model.json', json.dumps(info))
+        for n in ARRAYS:
+            np.save(f := io.BytesIO(), np.ascontiguousarray(getattr(model, n)), allow_pickle=False)
+            z.writestr(f'{n}.npy', f.getvalue())
     os.replace(new, path)
 
-# %% ../nbs/20_estimators.ipynb #3eca434d
 def _read(path):
-    "The description and the arrays in the file at `path`, checked"
-    with open(path, 'rb') as f: data = f.read()
+    "The description and the arrays in the file at `path`"
+    array = lambda d: np.load(io.BytesIO(d), allow_pickle=False)
+    with open(path, 'rb') as f: data = io.BytesIO(f.read())
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as z: parts = {n: z.read(n) for n in z.namelist()}
-        text, wanted = parts.pop('model.json'), parts.pop('model.sha256').decode()
-        if _digest(text) != wanted: raise ValueError('its description is damaged')
-        info = json.loads(text)
+        with zipfile.ZipFile(data) as z: parts = {n: z.read(n) for n in z.namelist()}
+        info = json.loads(parts['model.json'])
         if info['format'] not in (1, FORMAT): raise ValueError(
             f"it has format {info['format']}, written by version {info.get('version')}; "
             f'this is version {_version()}, which reads format {FORMAT}')
-        if info['sha256'] != {n: _digest(d) for n, d in parts.items()}:
-            raise ValueError('its arrays are damaged')
-        array = lambda d: np.load(io.BytesIO(d), allow_pickle=False)
-        return info, {n[:-4]: array(d) for n, d in parts.items()}
+        # Format 1 has no counts: there equal rows stay as many as they are.
+        if info['format'] == 1: parts['counts_.npy'] = None
+        arrays = {n: parts[f'{n}.npy'] for n in ARRAYS}
+        return info, {n: d and array(d) for n, d in arrays.items()}
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError,
             KeyError, TypeError, UnicodeDecodeError) as e:
         raise ValueError(f'{path} is not a saved model: {e}') from e
@@ -685,14 +671,13 @@ def load(
     known = {c.__name__: c for c in (InfiniteRegressor, InfiniteClassifier)}
     try:
         model = known[info['estimator']](**{n: decoded(v) for n, v in info['params'].items()})
-        for n, v in info['state'].items(): setattr(model, n, decoded(v))
-        for n in ARRAYS[:-1]: setattr(model, n, arrays[n])
-        # Format 1 has no counts: equal rows stay as many.
-        model.counts_ = arrays.get('counts_', np.ones(len(model.x_train_)))
-        model.net_, names = decoded(info['net']), info['features']
+        state = {n: decoded(v) for n, v in info['state'].items()} | dict(net_=decoded(info['net']))
     except (KeyError, TypeError, ValueError) as e: raise ValueError(
         f'{path}, written by version {info.get("version")}, describes no model of '
         f'version {_version()}: {e}') from e
-    if names is not None: model.feature_names_in_ = np.array(names, object)
+    vars(model).update(arrays | state)
+    if model.counts_ is None:
+        model.counts_, model.solver_ = np.ones(len(model.x_train_)), model.solver
+    if info['features'] is not None: model.feature_names_in_ = np.array(info['features'], object)
     if hasattr(model, 'classes_'): model.classes_ = np.array(model.classes_)
     return model

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'FOREIGN', 'QUANTITY', 'DATE', 'STANDARD', 'EXAMPLE', 'Trouble', 'must', 'Table', 'sniffed', 'text_of',
-           'parsed', 'check_header', 'pointed_number', 'read', 'not_there', 'complete', 'numbers', 'value', 'Names',
+           'parsed', 'check_header', 'numbers', 'pointed_number', 'read', 'not_there', 'complete', 'value', 'Names',
            'odd', 'pointed', 'meant', 'Column', 'inferred', 'inputs', 'is_class', 'targets', 'estimator', 'answers',
-           'scored', 'accuracy', 'check_out', 'write', 'put', 'Parser', 'within', 'executed', 'parser', 'note',
-           'chosen', 'listed', 'described', 'tables', 'learned', 'run', 'main']
+           'scored', 'accuracy', 'check_out', 'write', 'put', 'Parser', 'within', 'executed', 'repeated', 'parser',
+           'note', 'chosen', 'listed', 'described', 'tables', 'learned', 'run', 'main']
 
 # %% ../../nbs/apps/23_table.ipynb #b725a294
 import argparse, csv, gzip, io, os, re, shutil, sys, zlib
@@ -26,8 +26,8 @@ def must(ok, said):
     if not ok: raise Trouble(said)
 
 # Gaps, in any case, and among them what spreadsheets write for errors:
-MISSING = frozenset(['', 'na', 'n/a', 'n.a.', '<na>', 'nan', '-nan', 'nat', 'null', 'nil', 'none', '?',
-    '#n/a', '#n/a n/a', '#na', '#null!', '#num!', '#value!', '#ref!', '#name?', '#div/0!'])
+MISSING = frozenset(['', *'na n/a n.a. <na> nan -nan nat null nil none ? #n/a #na #null! #num! '
+                     '#value! #ref! #name? #div/0!'.split()])
 
 class Table(NamedTuple):
     "Columns of text, and where they come from"
@@ -82,6 +82,13 @@ def check_header(header: list, path):
     said = f"{', '.join(map(repr, twice))} twice or more" if any(twice) else 'one has none'
     raise Trouble(f'{path}: every column needs a name of its own; {said}')
 
+def numbers(cells):
+    "The cells as finite numbers, or None if one is not"
+    if any('_' in c for c in cells): return None # 1_2 is a number for Python alone
+    try: x = np.array([float(c) for c in cells])
+    except ValueError: return None
+    return x if (np.abs(x) < 1e150).all() else None # squares of others are none
+
 def pointed_number(cell: str) -> str:
     "A number with a decimal comma as one with a point; any other cell as it is"
     if re.fullmatch(r'[-+]?\d{1,3}(\.\d{3})+', cell): return cell.replace('.', '')
@@ -131,13 +138,6 @@ def complete(table: Table, columns):
                   'says what is a gap')
 
 # %% ../../nbs/apps/23_table.ipynb #6486154c
-def numbers(cells):
-    "The cells as finite numbers, or None if one is not"
-    if any('_' in c for c in cells): return None # 1_2 is a number for Python alone
-    try: x = np.array([float(c) for c in cells])
-    except ValueError: return None
-    return x if (np.abs(x) < 1e150).all() else None # squares of others are none
-
 def value(cell: str):
     "What a cell stands for: a number however it is written, true or false in any case, or its text"
     if numbers([cell]) is not None: return Decimal(cell) # a float has too few digits for long names
@@ -178,7 +178,7 @@ DATE = re.compile(r'(\d{4}([-/.])\d\d?\2\d\d?|\d\d?([-/.])\d\d?\3\d{2,4})([T ].*
 def meant(cells) -> str:
     "What is to be said about cells that are not all numbers, if they can't be meant as names"
     most = lambda n: 2*n > len(cells)
-    if most(sum(DATE.fullmatch(c) is not None for c in cells)): return 'a date, which cannot be read'
+    if most(sum(map(bool, map(DATE.fullmatch, cells)))): return 'a date, which cannot be read'
     if pointed(cells): return 'a number in another form'
     others = [c for c in cells if numbers([c]) is None]
     if most(len(cells) - len(others)): return 'and most other rows have a number'
@@ -186,7 +186,8 @@ def meant(cells) -> str:
     signs, values = {(a.strip(), b.strip()) for a, _, b in parts}, {v for _, v, _ in parts}
     # 5 kg and 7 kg are quantities, while 1st, 2nd and 3rd are names.
     few = 2*len(signs) <= len(values) or all(set(a + b) & set('$€£¥%') for a, b in signs)
-    return 'a number with a sign or unit' if few and most(len(cells) - len(others) + len(parts)) else ''
+    alike = few and most(len(cells) - len(others) + len(parts))
+    return 'a number with a sign or unit' if alike else ''
 
 class Column(NamedTuple):
     "How a column becomes inputs"
@@ -200,9 +201,9 @@ def inferred(table: Table, name: str, categories=()) -> Column:
     if numbers(cells) is not None: return Column(name)
     if what := meant(cells):
         more = [repr(n) for n in Names(c for c in cells if numbers([c]) is None).names]
-        raise Trouble(f'{odd(table, name)}, {what}; no numbers are {listed(more)}: write numbers, or '
-                      f'leave the column out by --ignore {name}; if these are names, '
-                      f'--category {name}')
+        raise Trouble(
+            f'{odd(table, name)}, {what}; no numbers are {listed(more)}: write numbers, or leave '
+            f'the column out by --ignore {name}; if these are names, --category {name}')
     values = Names(cells)
     if len(values) <= max(20, len(cells)//2): return Column(name, values)
     raise Trouble(
@@ -361,6 +362,17 @@ def executed(p: Parser, run, argv=None):
     except OSError as e: failed(f"{e.filename or getattr(args, 'out', '')}: {e.strerror or e}")
     except KeyboardInterrupt: p.exit(130, '\n')
 
+def repeated(p: Parser):
+    "The arguments that may be given more than once"
+    for option, name, what in (
+        ('category', 'COLUMN', 'a column of numbers that are names'),
+        ('ignore', 'COLUMN', 'a column to leave out'),
+        ('id', 'COLUMN', 'a column that names rows: not learned from, and copied to the '
+                         'predictions'),
+        ('missing', 'TEXT', 'what stands for a gap, in place of NA, None, #N/A and others')):
+        p.add_argument(f'--{option}', action='append', default=[], metavar=name,
+                       help=f'{what}; may be repeated')
+
 def parser():
     "The command line"
     from neural_tangents_nb import __version__
@@ -380,14 +392,7 @@ def parser():
                    type=within(float, 5e-324, sys.float_info.max, 'a positive number'))
     p.add_argument('--task', default='auto', choices=('auto', 'classes', 'quantity'),
                    help='what the target is (default: inferred)')
-    for option, name, what in (
-        ('category', 'COLUMN', 'a column of numbers that are names'),
-        ('ignore', 'COLUMN', 'a column to leave out'),
-        ('id', 'COLUMN', 'a column that names rows: not learned from, and copied to the '
-                         'predictions'),
-        ('missing', 'TEXT', 'what stands for a gap, in place of NA, None, #N/A and others')):
-        p.add_argument(f'--{option}', action='append', default=[], metavar=name,
-                       help=f'{what}; may be repeated')
+    repeated(p)
     p.add_argument('--decimal', default='.', choices=('.', ','),
                    help='what stands before decimals (default: a point)')
     p.add_argument('--delimiter', metavar='C',
@@ -447,7 +452,7 @@ def tables(args):
 def learned(model, x, y, args):
     "The fitted model, after its score was said"
     model.fit(x, y)
-    if model.iterative_: note('too many rows for memory: by conjugate gradients')
+    if model.solver_ == 'cg': note('too many rows for memory: by conjugate gradients')
     what = 'accuracy' if hasattr(model, 'classes_') else 'R2'
     score, error = model.left_out_score_
     if not args.no_score: note(f'cross-validated {what}: {score:.3f} +- {error:.3f} '
