@@ -14,6 +14,7 @@ import jax, numpy as np
 from jax import numpy as jnp
 from jax.typing import ArrayLike
 from . import predict
+from .core import as_floats
 from .inputs import as_input, as_key
 from .layer import Layer, as_layer, numeric
 from .progress import Bar
@@ -177,15 +178,11 @@ def _adam(learning_rate):
 
 def _targets(y, n):
     "Targets `y` of `n` examples as floats"
-    try: y = np.asarray(y)*1.
-    except (TypeError, ValueError): y = None
-    if y is None or y.dtype.kind not in 'fV': raise TypeError( # V: bfloat16
-        '`y` must be an array of real numbers')
+    y = jnp.asarray(as_floats(y, 'y'), float)
     if y.ndim != 2 or len(y) != n: raise ValueError(
         f'`y` must be of shape ({n}, outputs), as `x` has {n} examples; got {y.shape}')
-    if not np.isfinite(y).all(): raise ValueError('`y` has NaN or infinite entries')
     if (y == y[0]).all(): raise ValueError('`y` is constant: there is nothing to learn')
-    return jnp.asarray(y, float)
+    return y
 
 def _check(given: dict, names):
     "Raise unless the options `given` are right; `names` are those of the hyperparameters"
