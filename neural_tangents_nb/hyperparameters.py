@@ -144,8 +144,8 @@ def _by_scipy(search, v):
         value, slope = search(v)
         if math.isfinite(value): return value - first, slope
         return 1 - np.nanmin(search.history[search.run]) - first, np.zeros_like(v)
-    # Values are known to a few hundred roundings, the least value to about their square root.
-    options = dict(ftol=eps**(2/3), gtol=eps**.4, maxiter=10**6, maxfun=10**6)
+    # A value is a mean of many terms, known to some roundings.
+    options = dict(ftol=max(10*eps, 1e-10), gtol=1e-6, maxiter=10**6, maxfun=10**6)
     try: out = minimize(loss, v, jac=True, method='L-BFGS-B', options=options)
     except _Ended: return 'unfinished: raise `steps`'
     rounded = abs(out.jac).max() < eps**.25
