@@ -14,6 +14,7 @@ import jax, numpy as np
 from jax import numpy as jnp
 from jax.typing import ArrayLike
 from . import predict
+from .core import as_floats
 from .inputs import as_input, as_key
 from .layer import Layer, as_layer, numeric
 from .progress import Bar
@@ -143,8 +144,8 @@ def _by_scipy(search, v):
         value, slope = search(v)
         if math.isfinite(value): return value - first, slope
         return 1 - np.nanmin(search.history[search.run]) - first, np.zeros_like(v)
-    # Values are known to a few hundred roundings, the least value to about their square root.
-    options = dict(ftol=eps**(2/3), gtol=eps**.4, maxiter=10**6, maxfun=10**6)
+    # A value is a mean of many terms, known to some roundings.
+    options = dict(ftol=max(10*eps, 1e-10), gtol=1e-6, maxiter=10**6, maxfun=10**6)
     try: out = minimize(loss, v, jac=True, method='L-BFGS-B', options=options)
     except _Ended: return 'unfinished: raise `steps`'
     rounded = abs(out.jac).max() < eps**.25
@@ -177,15 +178,11 @@ def _adam(learning_rate):
 
 def _targets(y, n):
     "Targets `y` of `n` examples as floats"
-    try: y = np.asarray(y)*1.
-    except (TypeError, ValueError): y = None
-    if y is None or y.dtype.kind not in 'fV': raise TypeError( # V: bfloat16
-        '`y` must be an array of real numbers')
+    y = jnp.asarray(as_floats(y, 'y'), float)
     if y.ndim != 2 or len(y) != n: raise ValueError(
         f'`y` must be of shape ({n}, outputs), as `x` has {n} examples; got {y.shape}')
-    if not np.isfinite(y).all(): raise ValueError('`y` has NaN or infinite entries')
     if (y == y[0]).all(): raise ValueError('`y` is constant: there is nothing to learn')
-    return jnp.asarray(y, float)
+    return y
 
 def _check(given: dict, names):
     "Raise unless the options `given` are right; `names` are those of the hyperparameters"

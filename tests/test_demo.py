@@ -80,7 +80,7 @@ def test_the_forecast_is_said_and_can_leave_out(capsys):
     "It grows with the pixels; the option is compared with it"
     net = demo.convolutional()
     assert 3 < demo.forecast(net, images(24))/demo.forecast(net, images(12)) < 5 # the last layers cost the same
-    assert 'Convolutional, NTK' in demo.methods(images(12)) and re.fullmatch(r'Convolutional: about \d+ s\n', capsys.readouterr().err)
+    assert 'Convolutional, NTK' in demo.methods(images(12)) and re.fullmatch(r'Convolutional: about \d+ s once compiled\n', capsys.readouterr().err)
     assert not [m for m in demo.methods(images(12), 0.) if 'Conv' in m] and 'left out: more than --minutes 0' in capsys.readouterr().err
 
 def test_tiles_are_no_thinner_than_they_must():

@@ -40,6 +40,14 @@ def test_units_do_not_matter(x64):
         assert fit.noise/u**2 == pytest.approx(fits[1.].noise, rel=rtol)
         assert fit.net.layers[-1].W_std*fit.net.layers[0].W_std/u == pytest.approx(fits[1.].net.layers[-1].W_std*fits[1.].net.layers[0].W_std, rel=rtol)
 
+def test_single_precision_climbs_as_high():
+    x = RNG.randn(60, 3)
+    y = np.tanh(x[:, :1]) + .2*RNG.randn(60, 1)
+    net = stax.serial(stax.Dense(1, 1.4, .1), stax.Relu(), stax.Dense(1, 1., .1))
+    def value(x64):
+        with jax.enable_x64(x64): return learned(net, x, y).value
+    assert value(False) == pytest.approx(value(True), abs=3e-4) # a hundred times the least gain of a step
+
 def test_what_is_unfinished_is_said():
     with pytest.warns(UserWarning, match=r'run 1 .* ended at step 4 of 4, unfinished: raise `steps`'): learned(NET, X, X[:, :1] + RNG.randn(30, 1), steps=4)
 

@@ -225,7 +225,7 @@ def methods(task, minutes=10.) -> dict:
         fits = seconds <= 60*minutes
         if fits: nets['Convolutional'] = net, task.shape
         left_out = f', left out: more than --minutes {minutes:g}; try a smaller --train-size'
-        note(f'Convolutional: about {seconds:.0f} s' + left_out*(not fits))
+        note(f'Convolutional: about {seconds:.0f} s once compiled' + left_out*(not fits))
     ours = {f'{name}, {kind.upper()}': infinite(net, kind, shape)
             for name, (net, shape) in nets.items() for kind in KERNELS}
     return ours | {'Support vector machine': support_vectors, 'Gaussian process': gaussian_process}
