@@ -24,7 +24,7 @@ CACHE = dict(JAX_COMPILATION_CACHE_DIR=str(ROOT/'.cache'/'jax'), JAX_PERSISTENT_
              JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES='-1')
 # The threads of OpenBLAS and those of XLA would take the cores from each other.
 THREADS = dict(OPENBLAS_NUM_THREADS='1')
-OPTIMIZED = {'00b_machine', '06_conv', '07_wide_resnet', '13a_cost', '14_tiles', '15_solvers', '17_sketch'}
+OPTIMIZED = {'00b_machine', '07_wide_resnet', '13a_cost', '14_tiles'}
 
 # The longest begin first, so that no core is idle at the end.
 FIRST = '03_activations', '07_norm', '10c_plans', '16_predict', '06_conv', '00b_machine', '13a_cost', '14a_montecarlo', '08_attention', '14_tiles'
