@@ -2,11 +2,12 @@
 
     python tools/run_notebooks.py [--save] [--times FILE] [--jobs N] [--flags 'slow ...'] [NOTEBOOK ...]
 
-A process of its own because JAX's configuration and compiled programs would leak from one notebook to the next. `--save` stores
+A process of its own because JAX's configuration and compiled programs would leak from one notebook to the next; what all of them
+import is there already, as each is forked from a process that has nothing but these imports. `--save` stores
 the outputs in the notebooks and cleans them, `--times` the seconds that each took in a JSON file; without them nothing is written.
 Tests run the small sizes (`IN_TEST`) and leave out cells flagged `#| full`; with `FULL=1` in the environment they leave out neither.
 """
-import argparse, json, os, resource, subprocess, sys, time
+import argparse, json, multiprocessing, os, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +25,10 @@ CACHE = dict(JAX_COMPILATION_CACHE_DIR=str(ROOT/'.cache'/'jax'), JAX_PERSISTENT_
              JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES='-1')
 # The threads of OpenBLAS and those of XLA would take the cores from each other.
 THREADS = dict(OPENBLAS_NUM_THREADS='1')
-OPTIMIZED = {'00b_machine', '06_conv', '07_wide_resnet', '13a_cost', '14_tiles', '15_solvers', '17_sketch'}
+OPTIMIZED = {'00b_machine', '07_wide_resnet', '13a_cost', '14_tiles'}
+
+# What most notebooks import, and what executes them
+IMPORTED = ['jax', 'jax.numpy', 'scipy.linalg', 'matplotlib.pyplot', 'execnb.shell', 'execnb.nbio', 'nbdev.process', 'nbdev.clean', 'nbdev.frontmatter']
 
 # The longest begin first, so that no core is idle at the end.
 FIRST = '03_activations', '07_norm', '10c_plans', '16_predict', '06_conv', '00b_machine', '13a_cost', '14a_montecarlo', '08_attention', '14_tiles'
@@ -75,17 +79,30 @@ def execute(path, save, flags):
         nbdev_clean.__wrapped__(str(path))
     return True
 
-def run(path, args):
+def child(path, save, flags, env, log):
+    "What the new process does"
+    os.environ.clear(); os.environ.update(env)
+    with open(log, 'ab') as f, open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+        for fd in (1, 2): os.dup2(f.fileno(), fd)
+    ok = execute(path, save, flags)
+    for f in (sys.stdout, sys.stderr): f.flush()
+    sys.exit(not ok)
+
+def run(path, args, processes):
     "Execute the notebook in a new process and say how it went, as soon as it has ended; the seconds that it took, or `None` if it failed"
-    command = [sys.executable, __file__, '--here', '--flags', args.flags, *['--save']*args.save, str(path)]
-    if args.save: env = None
+    if args.save: env = dict(os.environ)
     else: env = (cached if path.stem in OPTIMIZED else quickly)(os.environ)
     start = time.time()
-    try:
-        done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT)
-        ok, said = done.returncode == 0, done.stdout + done.stderr
-        if not ok and not said.strip(): said = f'The process ended with exit status {done.returncode}, saying nothing'
-    except subprocess.TimeoutExpired: ok, said = False, f'Stopped after {LIMIT} seconds'
+    with tempfile.NamedTemporaryFile() as log:
+        p = processes.Process(target=child, args=(path, args.save, args.flags, env, log.name))
+        p.start()
+        p.join(LIMIT)
+        late = p.is_alive()
+        if late: p.kill(); p.join()
+        ok, said = p.exitcode == 0, Path(log.name).read_text(encoding='utf-8', errors='replace')
+    if late: said += f'Stopped after {LIMIT} seconds'
+    elif not ok and not said.strip(): said = f'The process ended with exit status {p.exitcode}, saying nothing'
     seconds = time.time() - start
     line = f"{'ok  ' if ok else 'FAIL'} {seconds:6.1f} s  {path.name}"
     print(line if ok else f'{line}\n{said}', flush=True)
@@ -107,18 +124,18 @@ def main():
     parser.add_argument('--times', type=Path, metavar='FILE', help='store the seconds that each notebook took')
     parser.add_argument('--jobs', type=int, default=2, help='how many at a time (default: 2)')
     parser.add_argument('--flags', default='', help='flags of cells to run that are skipped by default')
-    parser.add_argument('--here', action='store_true', help=argparse.SUPPRESS)
     args = parser.parse_args()
     paths = [p.resolve() for p in args.notebooks] or sorted(
         p for p in (ROOT/'nbs').rglob('*.ipynb') if not any(s[0] in '._' for s in p.relative_to(ROOT).parts))
     if missing := [str(p) for p in paths if not p.is_file()]: sys.exit(f"No such notebook: {', '.join(missing)}")
-    if args.here: sys.exit(not all(execute(p, args.save, args.flags) for p in paths))
     start = time.time()
+    if not args.save: os.environ.update(cached(os.environ)) # JAX reads some of it where it is imported
+    processes = multiprocessing.get_context('forkserver')
+    processes.set_forkserver_preload(IMPORTED)
     paths.sort(key=lambda p: p.stem not in FIRST)
-    with ThreadPoolExecutor(args.jobs) as pool: seconds = list(pool.map(lambda p: run(p, args), paths))
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with ThreadPoolExecutor(args.jobs) as pool: seconds = list(pool.map(lambda p: run(p, args, processes), paths))
     failed = [p.name for p, s in zip(paths, seconds) if s is None]
-    print(f'{len(paths)-len(failed)} of {len(paths)} notebooks ran, in {time.time()-start:.0f} s ({spent.ru_utime+spent.ru_stime:.0f} s of processor time)')
+    print(f'{len(paths)-len(failed)} of {len(paths)} notebooks ran, in {time.time()-start:.0f} s')
     if args.times: keep_times(args.times, paths, seconds)
     if failed: sys.exit(f"Failed: {', '.join(failed)}")
 
