@@ -151,7 +151,8 @@ class Layer:
         if x2 is x1 and asked.within is NONE and alike_pairs(extras): x2 = None
         x1, x2 = entrance(x1, x2, mask_constant is not None)
         plain = numeric((self, extras))
-        f, net = _compiled if plain and self.pure() else infinite, exact_squares(self) if plain else self
+        f = _compiled if plain and self.pure() else infinite
+        net = exact_squares(self) if plain else self
         one_batch = x2 is None and all(k.one_batch for k in states_in(x1))
         self.check_extras(extras, one_batch)
         return pick(f(net, x1, x2, mask_constant, extras, asked), asked.get)
@@ -574,7 +575,8 @@ class Foreign(Step):
         if isinstance(k, Inputs): k = k.lift(self.need)
         k = tree_map(self.entered, k)
         out = self.layer.kernel(k, **extras)
-        return tree_map(lambda k, want: k.narrow(want), self.opened(k, self.moved(k, out)), self.want)
+        out = self.opened(k, self.moved(k, out))
+        return tree_map(lambda k, want: k.narrow(want), out, self.want)
     def moved(self, k, out):
         "`out` with the shapes that `init_fn` gives, if it does, and the masks that belong to it"
         def side(out, shape, mask):
@@ -586,7 +588,8 @@ class Foreign(Step):
         out, m1 = side(out, 'shape1', 'mask1')
         if tree_leaves(out)[0].one_batch: m2 = None
         else: out, m2 = side(out, 'shape2', 'mask2')
-        if is_tree(m1 if m2 is None else m2) and not is_tree(out): return out # a fan-in that has no `mask_fn`
+        fan_in = is_tree(m1 if m2 is None else m2) and not is_tree(out)
+        if fan_in: return out # it has no `mask_fn`
         return tree_map(lambda k, m1, m2: k.mask(m1, m2), out, m1, m2)
     def opened(self, k, out):
         "`out`, whose branches remember that they begin at one fan-out"
