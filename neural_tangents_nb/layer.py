@@ -77,7 +77,7 @@ ERRORS = ValueError, TypeError, NotImplementedError # by which layers refuse
 
 @contextmanager
 def at(i):
-    "Around the layer at place `i` of a network: its errors begin with their path, as in `net[5][1]`"
+    "Around the layer at place `i` of a network: its errors begin with a path, as `net[5][1]`"
     try: yield
     except ERRORS as e:
         said = e.args[0] if len(e.args) == 1 else None
