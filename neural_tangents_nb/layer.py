@@ -602,8 +602,8 @@ class Foreign(Step):
         out, m1 = side(out, 'shape1', 'mask1')
         if tree_leaves(out)[0].one_batch: m2 = None
         else: out, m2 = side(out, 'shape2', 'mask2')
-        # a fan-in that has no `mask_fn`
-        if is_tree(m1 if m2 is None else m2) and not is_tree(out): return out
+        fan_in = is_tree(m1 if m2 is None else m2) and not is_tree(out)
+        if fan_in: return out # it has no `mask_fn`
         return tree_map(lambda k, m1, m2: k.mask(m1, m2), out, m1, m2)
     def opened(self, k, out):
         "`out`, whose branches remember that they begin at one fan-out"

@@ -296,8 +296,8 @@ class Pieces(Sequence):
     __repr__ = Sequence.__repr__
     def run(self, k, **extras):
         if isinstance(k, Inputs):
-            facts = _frozen((k.axes, self.need))
-            k = _lifted(k.x1, k.x2, k.mask_constant, (*facts, k.ntk))
+            facts = _frozen((k.axes, self.need, k.ntk))
+            k = _lifted(k.x1, k.x2, k.mask_constant, facts)
         return super().run(k, **extras)
 
 @jax.jit
@@ -305,8 +305,8 @@ def _run(program, k, extras): return program.run(k, **extras)
 
 @ft.partial(jax.jit, static_argnums=3)
 def _lifted(x1, x2, mask_constant, facts):
-    axes, need, ntk = facts
-    return Inputs(x1, x2, axes, mask_constant, ntk).lift(need)
+    axes, need, tangent = facts
+    return Inputs(x1, x2, axes, mask_constant, tangent).lift(need)
 
 def _frozen(tree): return tuple(map(_frozen, tree)) if is_tree(tree) else tree
 

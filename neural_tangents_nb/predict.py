@@ -480,7 +480,8 @@ def check_asked(*given):
         'give initial outputs on train points, test points or both: none were given')
 
 # %% ../nbs/16_predict.ipynb #67f483ab
-@former(lambda args, kwargs: (len(args) > 2 and jnp.ndim(args[2]) > 0) or {'g_td', 'ntk_train_train'} & kwargs.keys(),
+@former(lambda args, kwargs: (len(args) > 2 and jnp.ndim(args[2]) > 0)
+    or {'g_td', 'ntk_train_train'} & kwargs.keys(),
     'gradient_descent_mse(k_train_train, y_train)(t, fx_train_0, fx_test_0, k_test_train)')
 def gradient_descent_mse(
     k_train_train: 'Float[jax.Array|np.ndarray, "n n *d"]|KernelMatrix|Kernel|tuple', # Train kernel

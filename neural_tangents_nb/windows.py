@@ -83,7 +83,8 @@ def padded(x, axes, w):
 def shifted(x, axes, w, ns, i):
     "What the `i`-th place of the window reads, for each of the `ns` output positions of each axis"
     start = i*w.gap
-    for a, n in zip(axes, ns): x = lax.slice_in_dim(x, start, start + (n - 1)*w.stride + 1, w.stride, a)
+    for a, n in zip(axes, ns):
+        x = lax.slice_in_dim(x, start, start + (n - 1)*w.stride + 1, w.stride, a)
     return x
 
 def one_by_one(x, groups, windows):
@@ -126,7 +127,8 @@ def window_rows(
 # %% ../nbs/04a_windows.ipynb #879e5c4e
 def roomy(x, groups, windows):
     "Does the window before the last one leave rows, in which the last one may read its padding?"
-    if len(windows) < 2 or not all(isinstance(w, Window) for w in windows) or groups[-1][-1] != x.ndim - 1: return False
+    if not all(isinstance(w, Window) for w in windows): return False
+    if len(windows) < 2 or groups[-1][-1] != x.ndim - 1: return False
     v, w = windows[-2:]
     one = v.stride == w.stride == v.up == w.up == 1 and not w.wrap
     return one and max(v.lo, v.hi) < 0 < max(w.lo, w.hi) < x.shape[-1]

@@ -41,7 +41,7 @@ MOVED = { # Dotted paths: where what was there is now
     **{f'{_SRC}.stax.{m}': f'{NEW}.stax' for m in
        ('branching', 'combinators', 'elementwise', 'linear', 'requirements')},
     **{f'{p}.{old}': f'{m}.{new}' for old, new in RENAMED.items()
-       for p, m in ((PACKAGE, NEW), *((f'{PACKAGE}.{m}', f'{NEW}.{m}') for m in ('stax', 'predict')))},
+       for p, m in ((PACKAGE + end, NEW + end) for end in ('', '.stax', '.predict'))},
     'jax.config.config': 'jax.config', 'jax.api': 'jax', 'jax.lib.xla_bridge': 'jax.extend.backend',
     'jax.linear_util': 'jax.extend.linear_util', 'jax.random.shuffle': 'jax.random.permutation',
     **{f'jax.experimental.{m}': f'jax.example_libraries.{m}' for m in ('optimizers', 'stax')},
