@@ -15,7 +15,7 @@ from .inputs import MaskedArray, as_shape
 from .kernel import (
     Need, join, joint, mixture, pointwise)
 from .layer import (
-    Axes, Container, Inputs, Layer, Sequence, Smoothness, Step, as_layer, rows_of)
+    Axes, Container, Inputs, Layer, Sequence, Smoothness, Step, as_layer, at, rows_of)
 
 # %% ../nbs/04_combinators.ipynb #1b3cf7d5
 @struct
@@ -65,6 +65,12 @@ class Parallel(Container):
     def axes(self, then=Axes((None, None))):
         thens = then if isinstance(then, list) else [then]*len(self.layers)
         return [l.axes(t) for l, t in zip(self.layers, thens)]
+    def of_branches(self, f, *args):
+        "`f(layer, ...)` for each branch"
+        out = []
+        for i, branch in enumerate(zip(self.layers, *args)):
+            with at(i): out.append(f(*branch))
+        return tuple(out)
     def each(self, s):
         "The elements of a tree of inputs, as many as layers"
         n = len(self.layers)
@@ -76,18 +82,18 @@ class Parallel(Container):
         n = len(self.layers)
         raise ValueError(f'parallel takes a list of {n} shapes, got the one shape {as_shape(s)}; '
                          f'put FanOut({n}) before it')
-    def shape(self, s): return tuple(l.shape(b) for l, b in zip(self.layers, self.shapes(s)))
+    def shape(self, s): return self.of_branches(lambda l, b: l.shape(b), self.shapes(s))
     def smoothed(self, s):
         branches = s if isinstance(s, list) else [s]*len(self.layers)
         return [l.smoothed(b) for l, b in zip(self.layers, branches)]
     def init(self, key, s):
         keys = random.split(key, len(self.layers))
-        return tuple(l.init(k, b) for l, k, b in zip(self.layers, keys, self.shapes(s)))
+        return self.of_branches(lambda l, k, b: l.init(k, b), keys, self.shapes(s))
     def mask(self, m, s): return [l.mask(mi, b) for l, mi, b in zip(self.layers, m, s)]
     def forward(self, params, x, rng=None, **kwargs):
         keys = [None]*len(self.layers) if rng is None else random.split(rng, len(self.layers))
-        branches = zip(self.layers, params, self.each(x), keys)
-        return type(x)(l.forward(p, b, rng=k, **kwargs) for l, p, b, k in branches)
+        forward = lambda l, p, b, k: l.forward(p, b, rng=k, **kwargs)
+        return type(x)(self.of_branches(forward, params, self.each(x), keys))
 
 @struct
 class Branches:
@@ -99,7 +105,8 @@ class Branches:
     def __repr__(self): return f"parallel({', '.join(map(repr, self.programs))})"
     def run(self, k, **extras):
         if isinstance(k, Inputs): k = k.lift(self.need)
-        return type(k)(p.run(b, **extras) for p, b in zip(self.programs, self.layer.each(k)))
+        run = lambda layer, p, b: p.run(b, **extras)
+        return type(k)(self.layer.of_branches(run, self.programs, self.layer.each(k)))
     def rows(self, s, indent=''):
         out = [(f'{indent}parallel', self.layer.shape(s), 0, '')]
         for p, b in zip(self.programs, s): out += rows_of(p, b, indent + '  | ')
@@ -199,11 +206,12 @@ class FanInProd(FanIn):
 # %% ../nbs/04_combinators.ipynb #1bd7dcdf
 def block_diag(blocks, axis):
     "Arrays along the diagonal of a larger one, over the axis pair `(axis, axis+1)`"
-    n, pads, at = sum(b.shape[axis] for b in blocks), [], 0
+    pads, start = [], np.zeros(2, int)
+    n = sum(np.array(b.shape[axis:axis+2]) for b in blocks)
     for b in blocks:
-        width = [(0, 0)]*b.ndim
-        for i in (axis, axis+1): width[i] = (at, n - at - b.shape[axis])
-        pads.append(jnp.pad(b, width)); at += b.shape[axis]
+        own, width = b.shape[axis:axis+2], [(0, 0)]*b.ndim
+        width[axis:axis+2] = zip(start, n - start - own)
+        pads.append(jnp.pad(b, width)); start = start + own
     return sum(pads[1:], pads[0])
 
 @struct

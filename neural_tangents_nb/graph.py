@@ -12,7 +12,7 @@ import jax, numpy as np
 from jax import lax, numpy as jnp
 from .attention import choice
 from .core import struct, static
-from .kernel import reads_covariances, to_front
+from .kernel import reads_covariances, sizes_of, to_front
 from .layer import Layer, is_pair, known_equal
 from .norm import as_axes, congruence, slots
 
@@ -130,8 +130,9 @@ class Aggregate(Layer):
         p, q = both_patterns(self, pattern, k.one_batch)
         if p is None: return k
         at = slots(k, self.axes_of(k.n_positions + 2))
-        sizes = [k.positions[i-1] for i in at]
-        f, g = (self.map_of(r, n, sizes, at) for r, n in zip((p, q), k.nngp.shape))
+        def one(pattern, n, positions):
+            return self.map_of(pattern, n, [positions[i-1] for i in at], at)
+        f, g = map(one, (p, q), k.nngp.shape, sizes_of(k.nngp, 2, k.full))
         return congruence(k, f, g).replace(x1_is_x2=k.x1_is_x2 if p is q else False)
 
 # %% ../nbs/09_graph.ipynb #cdd74b91

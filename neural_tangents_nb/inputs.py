@@ -23,14 +23,12 @@ def as_input(x, name='x1', masked=False):
     if 0 in x.shape: raise ValueError(f'`{name}` is empty: shape {x.shape}')
     return jnp.asarray(x, jnp.result_type(float))
 
-def check_pair(x1, x2, batch_axis=None):
-    "Raise if two inputs cannot be fed to one network, of which the batch axis may not be known yet"
-    if x2 is None: return
-    differ = [a for a, (m, n) in enumerate(zip(x1.shape, x2.shape)) if m != n]
-    fit = len(differ) <= 1 if batch_axis is None else set(differ) <= {batch_axis}
-    if x1.ndim != x2.ndim or not fit:
-        raise ValueError(f'`x2` of shape {x2.shape} does not fit `x1` of shape {x1.shape}: '
-                         'all but the batch axis must agree')
+def check_pair(x1, x2, equal=()):
+    "Raise if two inputs cannot be fed to one network, in which their axes `equal` must agree"
+    if x2 is None or x1.ndim == x2.ndim and all(x1.shape[a] == x2.shape[a] for a in equal): return
+    raise ValueError(f'`x2` of shape {x2.shape} does not fit `x1` of shape {x1.shape}: they must '
+                     'have the same axes, and the same sizes but for the batch and, where '
+                     'positions are averaged, for these')
 
 # %% ../nbs/01a_inputs.ipynb #502d143a
 def as_key(rng, name='rng'):

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['within', 'flat', 'ended', 'Frame', 'split', 'framed', 'mixes_nothing', 'Outlined', 'grouped', 'Loop', 'kind',
-           'repeated', 'thin', 'segments', 'known', 'with_variances', 'Tiles', 'in_tiles', 'rewritten', 'plan']
+           'repeated', 'thin', 'segments', 'known', 'with_variances', 'Tiles', 'alike', 'in_tiles', 'rewritten',
+           'Compiled', 'Pieces', 'pieces', 'plan']
 
 # %% ../nbs/10c_plans.ipynb #0bbf0522
 import dataclasses as dc, functools as ft, math
+from itertools import groupby
 from typing import Any
-import jax
+import jax, numpy as np
 from jax import lax, numpy as jnp
 from fastcore.basics import patch
 from .core import struct, static, is_tree, tree_leaves, tree_map
@@ -245,9 +247,15 @@ class Tiles:
         shape = xs[0].shape[self.axis], xs[-1].shape[self.axis]
         return tiled(part, shape, self.tile, mirror if k.x2 is None else None)
 
+def alike(k):
+    "Have both batches of inputs positions of the same sizes?"
+    same = lambda x, y, axes: not np.any(np.delete(np.subtract(x.shape, y.shape), axes[0] or 0))
+    return k.x2 is None or all(tree_leaves(tree_map(same, k.x1, k.x2, k.axes)))
+
 def in_tiles(steps, k, want, get):
     "The program of tiles for inputs `k`, None where the kernel is computed all at once"
     need, (b, c) = steps[0].need, layout_of(k.axes, k.x1.ndim)
+    if not alike(k): return None
     if is_tree(need) or need.joint or need.examples is ALL: return None
     positions = math.prod(k.x1.shape)//k.x1.shape[b]//k.x1.shape[c]
     n1, n2 = k.x1.shape[b], (k.x1 if k.x2 is None else k.x2).shape[b]
@@ -258,7 +266,7 @@ def in_tiles(steps, k, want, get):
     if any(n.within is ALL for p in programs for n in tree_leaves(p.need)): return None
     s, out = k.x1.shape, []
     for p in programs:
-        out.append(rewritten(p, s, math.prod(tile)))
+        out.append(rewritten(p, s, math.prod(tile), k.mask_constant is not None))
         s = p.layer.shape(s)
     # for one example frames are not worth the compiling
     exact = tuple(rewritten(net.lower(w), None, 1) for net, w in cut[:-1])
@@ -272,18 +280,61 @@ def rewritten(program, s, pairs, masks=False):
     except ValueError: pass # a layer refuses its inputs: it says why when its turn comes
     return Sequence(program.layer, repeated(grouped(steps)), program.want)
 
+@struct
+class Compiled:
+    "Steps between layers of others, whose functions cannot be compiled, as one program"
+    program: Sequence
+    layer = property(lambda self: self.program.layer)
+    want = property(lambda self: self.program.want)
+    need = property(lambda self: self.program.need)
+    def __repr__(self): return f'compiled({self.program!r})'
+    def run(self, k, **extras): return _run(self.program, k, extras)
+
+@struct
+class Pieces(Sequence):
+    "A program of which the parts between layers of others are compiled"
+    __repr__ = Sequence.__repr__
+    def run(self, k, **extras):
+        if isinstance(k, Inputs):
+            facts = dc.replace(k, x1=None, x2=None, mask_constant=None, axes=_frozen(k.axes))
+            k = _lifted(k.x1, k.x2, k.mask_constant, facts, _frozen(self.need))
+        return super().run(k, **extras)
+
+@jax.jit
+def _run(program, k, extras): return program.run(k, **extras)
+
+@ft.partial(jax.jit, static_argnums=(3, 4))
+def _lifted(x1, x2, mask_constant, facts, need):
+    return dc.replace(facts, x1=x1, x2=x2, mask_constant=mask_constant).lift(need)
+
+def _frozen(tree): return tuple(map(_frozen, tree)) if is_tree(tree) else tree
+
+def pieces(program):
+    "`program`, in which all between layers that cannot be compiled is"
+    def compiled(steps):
+        out: list = []
+        for pure, own in groupby(steps, lambda s: s.layer.pure()):
+            own = tuple(own)
+            net = Serial(tuple(s.layer for s in own))
+            if pure: out.append(Compiled(rewritten(Sequence(net, own, own[-1].want), None, 1)))
+            else: out += [within(compiled, s) for s in own]
+        return tuple(out)
+    return Pieces(program.layer, compiled(flat(program.steps)), program.want)
+
 @patch
 def planned(self: Layer, program, k, extras, asked):
     "`program`, rewritten to be fast for inputs or a state `k`"
     if not isinstance(program, Sequence): program = Sequence(self, (program,), program.want)
-    if not self.pure() or not program.steps: return program
+    if not program.steps: return program
+    if not self.pure(): return pieces(program) if numeric((program, extras)) else program
     inputs = isinstance(k, Inputs)
     names = set(asked.names)
     if inputs and not is_tree(k.x1) and not extras and names and names <= {'nngp', 'ntk'}:
         tiles = in_tiles(flat(program.steps), k, program.want, asked.get)
         if tiles is not None: return tiles
     if not on_cpu(): return program
-    if inputs: s, masks = tree_map(jnp.shape, k.x1), k.mask_constant is not None
+    if inputs:
+        s, masks = tree_map(jnp.shape, k.x1) if alike(k) else None, k.mask_constant is not None
     else: s, masks = None, True
     if isinstance(k, Kernel): s, masks = k.shape1, not (k.mask1 is None and k.mask2 is None)
     first = tree_leaves(k.x1 if inputs else k)[0]

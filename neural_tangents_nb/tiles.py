@@ -390,6 +390,7 @@ def devices_of(device_count):
 
 def inputs(x, name, masked=False):
     "`x` if its floats are finite or some mark what is masked; gathered if devices share it"
+    if not jax.tree.leaves(x): return None # no second inputs, for each of several first ones
     def one(a):
         kind = getattr(a, 'dtype', None)
         if kind is not None and not jnp.issubdtype(kind, jnp.floating): return a

@@ -80,17 +80,22 @@ def padded(x, axes, w):
     if not w.wrap: return x
     return jnp.pad(x, [(w.lo, w.hi) if a in axes else (0, 0) for a in range(x.ndim)], 'wrap')
 
-def shifted(x, axes, w, n, i):
-    "What the `i`-th place of the window reads, for each of the `n` output positions"
+def shifted(x, axes, w, ns, i):
+    "What the `i`-th place of the window reads, for each of the `ns` output positions of each axis"
     start = i*w.gap
-    for a in axes: x = lax.slice_in_dim(x, start, start + (n - 1)*w.stride + 1, w.stride, a)
+    for a, n in zip(axes, ns):
+        x = lax.slice_in_dim(x, start, start + (n - 1)*w.stride + 1, w.stride, a)
     return x
 
 def one_by_one(x, groups, windows):
     "Sums over windows, one window after the other"
-    out = [w.out(x.shape[axes[0]]) for axes, w in zip(groups, windows)]
-    for axes, w in zip(groups, windows): x = padded(x, axes, w)
-    for axes, w, n in zip(groups, windows, out):
+    one = lambda w: isinstance(w, Window)
+    each = [(axes, [w]*len(axes) if one(w) else w) for axes, w in zip(groups, windows)]
+    out = [[w.out(x.shape[a]) for a, w in zip(*g)] for g in each]
+    for axes, ws in zip(groups, windows):
+        if one(ws): x = padded(x, axes, ws)
+        else: x = ft.reduce(lambda x, aw: padded(x, aw[:1], aw[1]), zip(axes, ws), x)
+    for (axes, (w, *_)), n in zip(each, out):
         if (w.size, w.stride) == (1, 1): continue
         x = lax.optimization_barrier(x)
         x = sum(shifted(x, axes, w, n, i) for i in range(w.size))
@@ -122,7 +127,8 @@ def window_rows(
 # %% ../nbs/04a_windows.ipynb #879e5c4e
 def roomy(x, groups, windows):
     "Does the window before the last one leave rows, in which the last one may read its padding?"
-    if len(windows) < 2 or groups[-1][-1] != x.ndim - 1: return False
+    plain = all(isinstance(w, Window) for w in windows)
+    if len(windows) < 2 or not plain or groups[-1][-1] != x.ndim - 1: return False
     v, w = windows[-2:]
     one = v.stride == w.stride == v.up == w.up == 1 and not w.wrap
     return one and max(v.lo, v.hi) < 0 < max(w.lo, w.hi) < x.shape[-1]
@@ -144,7 +150,7 @@ def _by_rows_jvp(groups, windows, x, dx):
 def box(
     x, # Any array
     groups, # For each window the axes of `x` that move together
-    windows, # The windows
+    windows, # For each group its window, or one for each of its axes, of different sizes
 ):
     "Sums over windows"
     return (by_rows if roomy(x, groups, windows) else one_by_one)(x, groups, windows)
