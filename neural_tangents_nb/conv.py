@@ -40,7 +40,7 @@ class Convolution(Affine):
     "Base class of the convolutions: layouts, windows, weights"
     out_chan: int = static() # Number of output channels of the finite network
     filter_shape: tuple = static() # Size of the filter along each position axis
-    strides: tuple|None = static(None) # From output to output position (of `ConvTranspose` per input); None for 1
+    strides: tuple|None = static(None) # From output to output position, or per input; None for 1
     padding: str|tuple = static('VALID') # 'SAME', 'VALID', 'CIRCULAR'; of `Conv` widths, too
     W_std: float = 1. # Standard deviation of the weights
     b_std: float|None = None # Standard deviation of the biases; None for no bias
@@ -166,7 +166,8 @@ class Conv(Convolution):
         g, read, written = self.feature_group_count, s[self.channel_axis], self.width(self.out_chan)
         natural = isinstance(g, (int, np.integer)) and g > 0
         if not natural or read % g or written % g: raise ValueError(
-            f'`feature_group_count`={g} must divide the {read} channels read and the {written} written')
+            f'`feature_group_count`={g} must divide the {read} channels read '
+            f'and the {written} written')
         return super().shape(s)
 
 # %% ../nbs/06_conv.ipynb #69f53ce5

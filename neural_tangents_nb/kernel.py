@@ -224,10 +224,10 @@ class Kernel:
             sides = [spread(v, side, self.covs == 2, self.own_full) for side in (0, 1)]
             return f(sides[0], cov, sides[1])
         # of what a dual has in between nothing is kept for gradients
-        cross = jax.checkpoint(lambda k12: f(row, k12, col))
+        cross = jax.checkpoint(f)
         nngp, ntk = equal_pairs(self, self.nngp, row), self.ntk
-        if ntk is None or ntk.ndim == 0: nngp = cross(nngp)
-        else: nngp, ntk = jax.jvp(cross, (nngp,), (ntk,))
+        if ntk is None or ntk.ndim == 0: nngp = cross(row, nngp, col)
+        else: nngp, ntk = jax.jvp(lambda k12: cross(row, k12, col), (nngp,), (ntk,))
         return self.replace(nngp=nngp, ntk=ntk, cov1=own(self.cov1, v1), cov2=own(self.cov2, v2),
                             law=Law(shared=self.law.shared))
 
@@ -580,7 +580,8 @@ class Dot:
         def pairs(word): return ''.join(dict.fromkeys(''.join(l + column(l) for l in word)))
         rest = lambda word: [l for l in word if l not in (batch, channel, out)]
         right_c = ''.join(map(column, self.c))
-        sums = f'{pairs([batch, *rest(self.x)])},{self.c},{right_c}->{pairs([out, *rest(self.out)])}'
+        block, product = pairs([batch, *rest(self.x)]), pairs([out, *rest(self.out)])
+        sums = f'{block},{self.c},{right_c}->{product}'
         return jnp.einsum(sums, a, left, right, precision=lax.Precision.HIGHEST)
 
 # %% ../nbs/01_kernel.ipynb #c4322e99

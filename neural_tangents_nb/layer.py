@@ -77,9 +77,8 @@ class Method:
     def __init__(self, fn): self.fn = fn
     def __get__(self, layer, owner=None):
         if layer is None: return self.fn
-        fn = _called(self.fn, layer.called())
-        try: return _first_equal(fn, layer)
-        except TypeError: return MethodType(fn, layer) # arrays have no hash
+        plain = all(isinstance(l, (int, float)) for l in jax.tree.leaves(layer))
+        return (_first_equal if plain else MethodType)(_called(self.fn, layer.called()), layer)
 if TYPE_CHECKING: from typing import final as public
 else: public = Method
 
@@ -375,13 +374,12 @@ def infinite(net, x1, x2, mask_constant, extras, asked):
     asked.check(program.need)
     ntk = not asked.names or 'ntk' in asked.names
     k = x1 if states else Inputs(x1, x2, net.axes(), mask_constant, ntk)
-    failed = None
-    try:
-        steps = net.planned(program, k, extras, asked) if asked.plan else program
-        out = steps.run(k, **extras)
-    except ERRORS as e: failed = e
-    if failed and asked.plan: program.run(k, **extras) # raises as well, and says where
-    if failed: raise failed
+    refused = None
+    try: out = (net.planned(program, k, extras, asked) if asked.plan else program).run(k, **extras)
+    except ERRORS as e: refused = e
+    if refused:
+        program.run(k, **extras) # raises as well, and says where
+        raise refused
     # what is no array stays outside of the compiled program
     return pick(out, asked.get) if asked.names and set(asked.names) <= set(_LEAVES) else out
 
@@ -613,7 +611,6 @@ class Foreign(Step):
         return tree_map(lambda b: b if len(b.shared) > depth else b.replace(
             shared=b.shared + (True,)), out)
 
-# %% ../nbs/02_layer.ipynb #d9186486
 def as_layer(layer):
     "A `Layer` from a layer, from the triple that one was unpacked into, or from a foreign triple"
     if isinstance(layer, Layer): return layer

@@ -266,7 +266,7 @@ def in_tiles(steps, k, want, get):
     if any(n.within is ALL for p in programs for n in tree_leaves(p.need)): return None
     s, out = k.x1.shape, []
     for p in programs:
-        out.append(rewritten(p, s, math.prod(tile)))
+        out.append(rewritten(p, s, math.prod(tile), k.mask_constant is not None))
         s = p.layer.shape(s)
     # for one example frames are not worth the compiling
     exact = tuple(rewritten(net.lower(w), None, 1) for net, w in cut[:-1])
@@ -296,17 +296,16 @@ class Pieces(Sequence):
     __repr__ = Sequence.__repr__
     def run(self, k, **extras):
         if isinstance(k, Inputs):
-            facts = _frozen((k.axes, self.need, k.ntk))
-            k = _lifted(k.x1, k.x2, k.mask_constant, facts)
+            facts = dc.replace(k, x1=None, x2=None, mask_constant=None, axes=_frozen(k.axes))
+            k = _lifted(k.x1, k.x2, k.mask_constant, facts, _frozen(self.need))
         return super().run(k, **extras)
 
 @jax.jit
 def _run(program, k, extras): return program.run(k, **extras)
 
-@ft.partial(jax.jit, static_argnums=3)
-def _lifted(x1, x2, mask_constant, facts):
-    axes, need, tangent = facts
-    return Inputs(x1, x2, axes, mask_constant, tangent).lift(need)
+@ft.partial(jax.jit, static_argnums=(3, 4))
+def _lifted(x1, x2, mask_constant, facts, need):
+    return dc.replace(facts, x1=x1, x2=x2, mask_constant=mask_constant).lift(need)
 
 def _frozen(tree): return tuple(map(_frozen, tree)) if is_tree(tree) else tree
 

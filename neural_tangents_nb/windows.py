@@ -127,8 +127,8 @@ def window_rows(
 # %% ../nbs/04a_windows.ipynb #879e5c4e
 def roomy(x, groups, windows):
     "Does the window before the last one leave rows, in which the last one may read its padding?"
-    if not all(isinstance(w, Window) for w in windows): return False
-    if len(windows) < 2 or groups[-1][-1] != x.ndim - 1: return False
+    plain = all(isinstance(w, Window) for w in windows)
+    if len(windows) < 2 or not plain or groups[-1][-1] != x.ndim - 1: return False
     v, w = windows[-2:]
     one = v.stride == w.stride == v.up == w.up == 1 and not w.wrap
     return one and max(v.lo, v.hi) < 0 < max(w.lo, w.hi) < x.shape[-1]
