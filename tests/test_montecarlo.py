@@ -142,6 +142,16 @@ def masked_on_two_devices():
         close(ks[0] @ ks[0].T, ks[1] @ ks[1].T)
 
 
+def filters_on_two_devices():
+    "Gradients of filters for each example alone, whose rows a constraint on the sharding would let XLA on CPU divide in a wrong way"
+    from neural_tangents_nb import stax
+    init_fn, apply_fn, _ = stax.serial(stax.Conv(4, (3,)), stax.Relu(), stax.Conv(4, (3,)), stax.Flatten(), stax.Dense(2))
+    x = jax.random.normal(KEY, (4, 6, 3))
+    for options in (dict(vmap_axes=0), dict(vmap_axes=0, batch_size=2), dict(vmap_axes=(0, 0, {}))):
+        both, one = (monte_carlo_kernel_fn(init_fn, apply_fn, KEY, 2, implementation=1, device_count=d, **options)(x, None, 'ntk') for d in (-1, 0))
+        close(both, one)
+
+
 TWO_DEVICES = """
 import sys; sys.path.insert(0, 'tests')
 import jax; jax.config.update('jax_enable_x64', True)
@@ -158,6 +168,7 @@ close(mc(2, batch_size=2)(X2, None, 'ntk'), same)
 close(mc(2, implementation=3, vmap_axes=0)(X2, None, 'ntk'), same)
 
 masked_on_two_devices()
+filters_on_two_devices()
 """
 
 
