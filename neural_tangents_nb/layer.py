@@ -78,7 +78,9 @@ class Method:
     def __get__(self, layer, owner=None):
         if layer is None: return self.fn
         plain = all(isinstance(l, (int, float)) for l in jax.tree.leaves(layer))
-        return (_first_equal if plain else MethodType)(_called(self.fn, layer.called()), layer)
+        fn = _called(self.fn, layer.called())
+        try: return (_first_equal if plain else MethodType)(fn, layer)
+        except TypeError: return MethodType(fn, layer) # a list among its fields has no hash
 if TYPE_CHECKING: from typing import final as public
 else: public = Method
 
