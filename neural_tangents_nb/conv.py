@@ -163,12 +163,13 @@ class Conv(Convolution):
     def convolve(self, x, W, ws):
         return super().convolve(x, W, ws, feature_group_count=self.feature_group_count)
     def shape(self, s):
+        out = super().shape(s)
         g, read, written = self.feature_group_count, s[self.channel_axis], self.width(self.out_chan)
         natural = isinstance(g, (int, np.integer)) and g > 0
         if not natural or read % g or written % g: raise ValueError(
             f'`feature_group_count`={g} must divide the {read} channels read '
             f'and the {written} written')
-        return super().shape(s)
+        return out
 
 # %% ../nbs/06_conv.ipynb #69f53ce5
 @struct

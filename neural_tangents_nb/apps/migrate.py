@@ -137,9 +137,20 @@ def _missing(line, path):
     try: found(path)
     except (AttributeError, ImportError) as e: yield Remark(line, str(e))
 
+def _parted(where):
+    "Import statements of names that are now in several modules"
+    for module in dict.fromkeys(module for module, _, _ in where.values()):
+        names = [(name, a.asname or a.name) for a, (m, _, name) in where.items() if m == module]
+        said = (name if name == called else f'{name} as {called}' for name, called in names)
+        yield f'from {module} import {", ".join(said)}'
+
 def _from_edits(node, lines):
     where = {a: moved(f'{node.module}.{a.name}').rpartition('.') for a in node.names}
     modules = {module for module, _, _ in where.values()}
+    if len(modules) > 1 and '' not in modules and (span := _span(lines, node)):
+        yield Edit(*span, '; '.join(_parted(where)))
+        for to in where.values(): yield from _missing(node.lineno, ''.join(to))
+        return
     if modules == {''} or len(modules) > 1:
         said = '; '.join(f'`{a.name}`: {"".join(to)}' for a, to in where.items())
         yield Remark(node.lineno, f'internal names, import them from where they are ({said})')
