@@ -17,10 +17,10 @@ def initialized(*layers, shape): return stax.serial(*layers).init_fn(jax.random.
 
 REFUSED = {     # name: (what is tried, the error, a word of its message)
     'diagonal where pooling needs pairs': (lambda: kernel(conv, stax.GlobalAvgPool(), diagonal_spatial=True), ValueError, 'diagonal_spatial'),
-    'diagonal kernel into pooling': (lambda: stax.GlobalAvgPool().kernel_fn(conv.kernel_fn(SENTENCE, diagonal_spatial=True)), ValueError, 'diagonal_spatial'),
+    'diagonal kernel into attention': (lambda: stax.GlobalSelfAttention(4, 4, 4, 1).kernel_fn(conv.kernel_fn(SENTENCE, diagonal_spatial=True)), ValueError, 'diagonal_spatial'),
     'channel axis': (lambda: kernel(stax.Dense(4, channel_axis=1), stax.Relu(), stax.Dense(4, channel_axis=2)), ValueError, 'channel_axis'),
     'raw inputs into a nonlinearity': (lambda: kernel(stax.Relu()), ValueError, 'Gaussian'),
-    'inputs of two widths': (lambda: dense.kernel_fn(X[:, :2], X[:, 1:]), ValueError, 'batch axis'),
+    'inputs of two widths': (lambda: dense.kernel_fn(X[:, :2], X[:, 1:]), ValueError, 'same sizes'),
     'two nonlinearities': (lambda: kernel(dense, stax.Relu(), stax.Erf()), ValueError, 'Gaussian'),
     'negative degree': (lambda: stax.Monomial(-1), ValueError, 'degree'),
     'negative rectified degree': (lambda: stax.RectifiedMonomial(-1), ValueError, 'degree'),
