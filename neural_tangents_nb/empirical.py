@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 from .core import canonical_get, select
 from .machine import held, long_dot, on_cpu
 from .programs import compiled, contains, meets, program, remembered, tally
-from .programs import unshared
+from .machine import unshared
 if TYPE_CHECKING: from jaxtyping import Float
 else: from typing import Annotated as Float # who runs this needs no jaxtyping
 

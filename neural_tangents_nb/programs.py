@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CALLS', 'run', 'bind', 'inside', 'body', 'flatten', 'program', 'contains', 'inexact', 'meets', 'enter', 'Work',
-           'size_in_bytes', 'tally', 'work_of', 'unshared', 'compiled', 'remembered']
+           'size_in_bytes', 'tally', 'work_of', 'compiled', 'remembered']
 
 # %% ../nbs/00d_programs.ipynb #3828496a
 import dataclasses as dc, functools as ft, math, warnings
@@ -12,8 +12,7 @@ import jax, numpy as np
 from jax import numpy as jnp
 from jax.extend.core import Literal, jaxpr_as_fun, jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
-from jax.experimental.multihost_utils import process_allgather
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from .machine import unshared
 
 # %% ../nbs/00d_programs.ipynb #b15bd3cb
 def run(jaxpr, consts, args, rule):
@@ -180,18 +179,6 @@ def work_of(f, *args) -> Work:
 
 # %% ../nbs/00d_programs.ipynb #77c6075f
 def _is_array(a): return isinstance(a, (jax.Array, np.ndarray, np.generic))
-
-def _whole(a):
-    if isinstance(a, jax.core.Tracer):
-        mesh = jax.typeof(a).sharding.mesh
-        explicit = AxisType.Explicit in mesh.axis_types
-        return jax.sharding.reshard(a, NamedSharding(mesh, PartitionSpec())) if explicit else a
-    if not isinstance(a, jax.Array) or len(a.sharding.device_set) == 1: return a
-    return np.asarray(a) if a.is_fully_addressable else process_allgather(a, tiled=True)
-
-def unshared(tree):
-    "`tree`, its arrays as a whole where several devices share them"
-    return jax.tree.map(_whole, tree)
 
 def _hashable(*args):
     try: return hash(args) is not None
