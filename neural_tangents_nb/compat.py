@@ -97,12 +97,13 @@ def layer(make):
 
 # %% ../nbs/10a_compat.ipynb #29d80d8e
 T = TypeVar('T')
-NTTree = Union[list['NTTree[T]'], tuple['NTTree[T]', ...], T] # Nested lists and tuples
+NTTree = Union[list[Any], tuple[Any, ...], T] # Nested lists and tuples
 PyTree = NTTrees = Kernels = VMapAxes = VMapAxisTriple = Any
-Axes, Get, Shapes = int|Sequence[int], str|tuple[str, ...]|None, NTTree[tuple[int, ...]]
-InitFn, ApplyFn, MaskFn, LayerKernelFn = (Callable[..., Any],)*4
+Axes, Get = int|Sequence[int], str|tuple[str, ...]|None
+Shapes = NTTree[tuple[int, ...]]
+InitFn = ApplyFn = MaskFn = LayerKernelFn = Callable[..., Any]
 KernelFn = AnalyticKernelFn = MonteCarloKernelFn = LayerKernelFn
 EmpiricalKernelFn = EmpiricalGetKernelFn = LayerKernelFn
 KernelOrInput = NTTree[Kernel]|NTTree[jax.Array]
-InternalLayer = tuple[InitFn, ApplyFn, LayerKernelFn]
-InternalLayerMasked = tuple[InitFn, ApplyFn, LayerKernelFn, MaskFn]
+_Fn = Callable[..., Any]
+InternalLayer, InternalLayerMasked = tuple[_Fn, _Fn, _Fn], tuple[_Fn, _Fn, _Fn, _Fn]

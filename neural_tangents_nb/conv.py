@@ -7,6 +7,7 @@ __all__ = ['default_spec', 'check_spec', 'Convolution', 'Conv', 'ConvTranspose',
 
 # %% ../nbs/06_conv.ipynb #e65b64e8
 import functools as ft, math, string
+from typing import cast
 import jax, numpy as np
 from jax import lax, numpy as jnp, random
 from .core import struct, static
@@ -48,7 +49,7 @@ class Convolution(Affine):
     parameterization: str = static('ntk') # 'ntk' or 'standard'
     s: tuple = static((1, 1)) # Width scales of input and output in the standard parameterization
     trainable: bool = static(True) # Do the weights train, that is, add to the NTK?
-    rhs_dilation, feature_group_count = None, 1 # but in `Conv`, where they are fields
+    rhs_dilation, feature_group_count = cast(tuple|None, None), 1 # but in `Conv`, where they are fields
     def __post_init__(self):
         check_weights(self)
         if not isinstance(self.padding, tuple): Padding(self.padding)

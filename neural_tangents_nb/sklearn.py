@@ -64,7 +64,7 @@ def network(
 COMPILING = .5 # seconds, about what one more program costs
 
 @ft.lru_cache(maxsize=64)
-def pair_seconds(net: Layer, shape: tuple, get: tuple, double=True) -> float:
+def pair_seconds(net, shape, get, double=True):
     "Seconds that the cost model foretells for one pair of inputs of `shape`"
     with jax.enable_x64(double): return net.cost((1, *shape), 64, None, get).per_entry
 

@@ -108,7 +108,7 @@ def test_feature_wise_masks_agree_with_the_finite_network():
 
 def test_errors_say_what_to_do():
     for words, make in (('3 position', lambda: AvgPool((2,)).init_fn(random.key(0), (1, 4, 4, 4, 2))),
-                        ('all position pairs', lambda: AvgPool((2, 2)).kernel_fn(lift(x1, need=Need(EQUAL, EQUAL)))),
+                        ('all position pairs', lambda: ImageResize((-1, 2, 2, -1), 'linear').kernel_fn(lift(x1, need=Need(EQUAL, EQUAL)))),
                         ('ntk', lambda: Conv(1, (2, 2), parameterization='NTP')), ('SAME', lambda: Conv(1, (2, 2), padding='valid')),
                         ('two Ellipses', lambda: Index(Slice[..., 0, ...])), ('channel axis', lambda: ImageResize((-1, 2, 2, 5), 'linear'))):
         with pytest.raises((ValueError, NotImplementedError), match=words): make()
