@@ -49,7 +49,8 @@ class Convolution(Affine):
     parameterization: str = static('ntk') # 'ntk' or 'standard'
     s: tuple = static((1, 1)) # Width scales of input and output in the standard parameterization
     trainable: bool = static(True) # Do the weights train, that is, add to the NTK?
-    rhs_dilation, feature_group_count = cast(tuple|None, None), 1 # but in `Conv`, where they are fields
+    # In `Conv` these are fields.
+    rhs_dilation, feature_group_count = cast(tuple|None, None), 1
     def __post_init__(self):
         check_weights(self)
         if not isinstance(self.padding, tuple): Padding(self.padding)

@@ -201,7 +201,8 @@ def phases(
     for name, ends in dict(W_std=W_std, b_std=b_std).items():
         if np.shape(ends) != (2,): raise ValueError(
             f'`{name}` must be a range (lowest, highest), got {ends!r}')
-    ax, (w, b) = axes(ax, (4.2, 3.2)), np.meshgrid(*(np.linspace(r[0], r[1], 60) for r in (W_std, b_std)))
+    grid = [np.linspace(low, high, 60) for low, high in (W_std, b_std)]
+    ax, (w, b) = axes(ax, (4.2, 3.2)), np.meshgrid(*grid)
     chi = np.asarray(criticality(act, w, b)[0])
     depth = np.clip(1/np.abs(np.log(np.maximum(chi, 1e-12))), 0, 30)
     image = ax.pcolormesh(w, b, depth, cmap='cividis', shading='gouraud', rasterized=True)
