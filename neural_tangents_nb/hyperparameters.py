@@ -213,7 +213,7 @@ def _loss(v, tree, x, y, fixed, objective, get):
     return jax.value_and_grad(loss)(v)
 
 def _searched(loss, starts, steps, descend, progress):
-    "The `_Search` from all `starts`; what stops unfinished is said"
+    "The search from all `starts`; what stops unfinished is said"
     with Bar(len(starts)*steps, 'Likelihood', 'steps', None if progress is True else False) as bar:
         shown = lambda done, total, best: bar.advance(1, f'{best:.4f}')
         search = _Search(loss, len(starts), steps, progress if callable(progress) else shown)

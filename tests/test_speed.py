@@ -1,5 +1,6 @@
 "What makes kernels fast is counted, not timed: tiles, traces, sizes of programs"
 import jax, numpy as np, pytest
+from conftest import some
 from jax import numpy as jnp
 import neural_tangents_nb as nt
 from neural_tangents_nb import core, plans, stax
@@ -212,7 +213,7 @@ def names(program):
 
 def steps(net, x=images): return names(nt.plan(net, x[0].shape, x[1].shape)) # 20 pairs of 64 positions each
 
-@pytest.mark.parametrize('name', WIDE)
+@pytest.mark.parametrize('name', some(WIDE, 'nested', 'weights'))
 @pytest.mark.parametrize('last', [stax.Flatten, stax.GlobalAvgPool])
 def test_padding_written_by_the_nonlinearity_is_padding(name, last, monkeypatch):
     net = stax.serial(conv(), stax.Relu(), *WIDE[name], stax.Relu(), conv(), stax.Relu(), last(), stax.Dense(1))
